@@ -1,5 +1,6 @@
 """Neural network pruning in PyTorch: the package behind The Pruning Book."""
 
+from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
 from prunebook.devices import device
 from prunebook.masking import (
@@ -14,6 +15,7 @@ from prunebook.masking import (
     sparsity,
 )
 from prunebook.models import lenet5, lenet_300_100, mlp
+from prunebook.shrinking import Report, recalibrate, shrink
 from prunebook.training import History, Score, evaluate, fit
 from prunebook.units import prune_units
 from prunebook.weights import (
@@ -30,13 +32,16 @@ from prunebook.weights import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Costs",
     "Data",
     "History",
+    "Report",
     "Score",
     "Split",
     "attach",
     "attach_all",
     "bake",
+    "costs",
     "cubic",
     "dense_weight",
     "device",
@@ -55,8 +60,10 @@ __all__ = [
     "prune_gradually",
     "prune_units",
     "prune_weights",
+    "recalibrate",
     "rewind",
     "sensitivity",
     "set_masks",
+    "shrink",
     "sparsity",
 ]
