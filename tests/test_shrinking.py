@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
 
-from prunebook.channels import MODULES
+from prunebook._channels import MODULES
+from prunebook.masking import attach
 from prunebook.shrinking import recalibrate, shrink
 
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -378,17 +379,19 @@ def test_a_shrunk_network_is_as_plain_as_before():
 
 
 def test_masks_are_baked_and_the_network_stays_as_it_is():
-    class Mask(nn.Module):
-        def forward(self, weight):
-            return weight * torch.tensor([[1.0], [0.0]])
-
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
-    parametrize.register_parametrization(model[0], "weight", Mask())
+    attach(model[0], torch.tensor([[True] * 3, [False] * 3]))
     small = shrink(model)
     assert widths(small) == [1, 2]
     assert not any(parametrize.is_parametrized(module) for module in small.modules())
     assert parametrize.is_parametrized(model[0])
     torch.testing.assert_close(small(torch.eye(3)), model(torch.eye(3)))
+
+
+def test_parametrizations_that_are_no_masks_are_refused_by_name():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"no parametrizations but masks, got others in \['0'\]"):
+        shrink(model)
 
 
 def test_shrinking_twice_finds_nothing_more():

@@ -1,8 +1,10 @@
 """Neural network pruning in PyTorch: the package behind The Pruning Book."""
 
+from prunebook.chapters import expect, is_quick, quick, setup
 from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
 from prunebook.devices import device
+from prunebook.explore import explore_k
 from prunebook.masking import (
     attach,
     attach_all,
@@ -16,7 +18,7 @@ from prunebook.masking import (
 )
 from prunebook.models import lenet5, lenet_300_100, mlp
 from prunebook.shrinking import Report, recalibrate, shrink
-from prunebook.training import History, Score, evaluate, fit
+from prunebook.training import History, Score, evaluate, fit, linear_decay
 from prunebook.units import prune_units
 from prunebook.weights import (
     cubic,
@@ -28,12 +30,14 @@ from prunebook.weights import (
     rewind,
     sensitivity,
 )
+from prunebook.widgets import FrameSlider
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Costs",
     "Data",
+    "FrameSlider",
     "History",
     "Report",
     "Score",
@@ -46,12 +50,16 @@ __all__ = [
     "dense_weight",
     "device",
     "evaluate",
+    "expect",
+    "explore_k",
     "exponential",
     "fit",
     "harden",
+    "is_quick",
     "lenet5",
     "lenet_300_100",
     "linear",
+    "linear_decay",
     "load_data",
     "maskable",
     "masks",
@@ -60,10 +68,12 @@ __all__ = [
     "prune_gradually",
     "prune_units",
     "prune_weights",
+    "quick",
     "recalibrate",
     "rewind",
     "sensitivity",
     "set_masks",
+    "setup",
     "shrink",
     "sparsity",
 ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch
+from prunebook.compare import fill, seed_experiment
+from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data.add_argument("name", choices=sorted(SOURCES))
     data.add_argument("--repair", action="store_true", help="download damaged files again")
     data.set_defaults(run=_data)
+    pruning = commands.add_parser(
+        "pruning",
+        help="fill the table of the chapters on weights and units",
+        description="Train 784-1000-1000-500-200-10 on MNIST once for each seed, prune weights and units at "
+        "each k, fine-tune some, and write a row for each. Started again, it goes on where it stopped.",
+    )
+    pruning.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 on (default 3)")
+    pruning.add_argument(
+        "--table", type=Path, default=Path("book/results/pruning.csv"), help="the file to fill"
+    )
+    pruning.set_defaults(run=_pruning)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
 
@@ -30,6 +43,13 @@ def _data(chosen: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"{chosen.name}: whole and unaltered in {data_folder()}")
+    return 0
+
+
+def _pruning(chosen: argparse.Namespace) -> int:
+    runs = [run for seed in range(chosen.seeds) for run in seed_experiment(seed)]
+    rows = len(list(fill(runs, chosen.table, load_data("mnist"))))
+    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
     return 0
 
 

@@ -32,9 +32,10 @@ def flatten(state: Any) -> tuple[Any, dict[str, Tensor]]:
             tensors[key] = value.detach().clone().contiguous()  # a copy: safetensors refuses shared memory
             return {"tensor": key}
         if isinstance(value, Mapping):
-            return {"dict": [[key, visit(item)] for key, item in value.items()]}
+            return {"dict": [[visit(key), visit(item)] for key, item in value.items()]}
         if isinstance(value, tuple | list):
-            return {type(value).__name__: [visit(item) for item in value]}
+            kind = "tuple" if isinstance(value, tuple) else "list"
+            return {kind: [visit(item) for item in value]}
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise TypeError(
@@ -52,7 +53,7 @@ def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: unflatten(item, tensors) for key, item in content}
+        return {unflatten(key, tensors): unflatten(item, tensors) for key, item in content}
     items = [unflatten(item, tensors) for item in content]
     return tuple(items) if kind == "tuple" else items
 
@@ -87,10 +88,12 @@ def read(path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Any:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["prunebook"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+            before, skeleton = header["arguments"], header["state"]
+            # copies, aligned as torch likes it and not tied to the file, which fit will replace
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path} is damaged or is not a checkpoint of fit: {error}") from error
-    before, now = header["arguments"], json.loads(json.dumps(arguments))
+    now = json.loads(json.dumps(arguments))
     different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if different:
         said = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in different)
@@ -98,4 +101,4 @@ def read(path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Any:
             f"checkpoint {path} belongs to a run with other arguments ({said}). "
             "Use those arguments with the model as it was at the start, another path, or delete the file."
         )
-    return unflatten(header["state"], tensors)
+    return unflatten(skeleton, tensors)

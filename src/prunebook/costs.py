@@ -3,7 +3,7 @@
 A count of zeros says little about time. Each function here measures one thing; `costs` gathers them.
 "Weights" are those of linear layers and convolutions; biases, BatchNorm and the rest are counted beside them.
 
-Chapter: book/units.ipynb
+Chapter: book/dense.ipynb
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebook.channels import MIXING, TRANSPOSED, Flow, matrix
+from prunebook._channels import MIXING, TRANSPOSED, Flow, matrix
 from prunebook.shrinking import evaluating, plain
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_path
+from platformdirs import user_cache_dir
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -39,6 +41,7 @@ SOURCES = {"mnist": MNIST, "fashion": FashionMNIST}
 DIGITS = tuple("0123456789")  # torchvision calls MNIST's classes "0 - zero" and so on
 CLASSES = {"mnist": DIGITS, "fashion": tuple(FashionMNIST.classes), "digits": DIGITS}
 VALID_SHARE = 0.1  # of what is not test: 6,000 of MNIST's 60,000
+PATIENCE = 20.0  # seconds of silence after which a download has failed
 
 # Size in bytes of each raw file, the same for both sets, and the SHA-256 sums in that order.
 RAW_SIZES = {
@@ -101,7 +104,7 @@ class Data:
 
 def cache_folder() -> Path:
     """Return the folder of this user in which data and check marks are kept."""
-    return user_cache_path("prunebook", appauthor=False)
+    return Path(user_cache_dir("prunebook", appauthor=False))
 
 
 def data_folder() -> Path:
@@ -111,7 +114,7 @@ def data_folder() -> Path:
 
 def raw_folder(name: str, folder: Path) -> Path:
     """Return where torchvision keeps the raw files of the set `name` below `folder`."""
-    return folder / SOURCES[name].__name__ / "raw"
+    return folder / str(SOURCES[name].__name__) / "raw"
 
 
 def load_data(name: str = "mnist", device: torch.device | str | None = None, seed: int = 0) -> Data:
@@ -171,18 +174,28 @@ def fetch(name: str, folder: Path, repair: bool = False) -> None:
         else:
             return
     try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=raw.parent, prefix=".partial-") as partial:
+        _download(name, folder)
+    except (RuntimeError, OSError, HTTPException) as error:  # RuntimeError: torchvision tried every mirror
+        reason = " ".join(str(error).split())[:200]
+        raise ConnectionError(
+            f"{SOURCES[name].__name__} is not in {folder}, and the download failed: {reason}"
+        ) from error
+
+
+def _download(name: str, folder: Path) -> None:
+    """Download into a folder of its own, check, and only then move the files to their place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)  # torchvision sets none: a silent network would stop us for minutes
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
             SOURCES[name](partial, download=True)
             check(name, Path(partial))
+            raw_folder(name, folder).mkdir(parents=True, exist_ok=True)
             for file in RAW_SIZES:
-                os.replace(raw_folder(name, Path(partial)) / file, raw / file)
-    except DamagedDataError:
-        raise
-    except (RuntimeError, OSError) as error:  # torchvision wraps what the network says in a RuntimeError
-        raise ConnectionError(
-            f"{SOURCES[name].__name__} is not in {folder}, and {_first_line(error)}"
-        ) from error
+                os.replace(raw_folder(name, Path(partial)) / file, raw_folder(name, folder) / file)
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def check(name: str, folder: Path) -> None:
@@ -237,10 +250,6 @@ def _fall_back(name: str, reason: ConnectionError) -> None:
         "but THE NUMBERS IN THE TEXT WILL DIFFER. Set PRUNEBOOK_OFFLINE=error to forbid this.",
         stacklevel=3,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return "the download failed: " + " ".join(str(error).split())[:200]
 
 
 def _read(name: str, folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:

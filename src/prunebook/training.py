@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from prunebook import checkpoints
 from prunebook.data import Data, Split
+from prunebook.masking import masks, sparsity
 
 LOOK_EVERY = 50  # steps between two looks at the loss: each look makes a GPU wait
 
@@ -39,8 +40,8 @@ class History:
     """What happened in each epoch: `rows` is a list of dicts, ready for `pandas.DataFrame`.
 
     Columns: epoch (from 1), train_loss and train_accuracy (running means over the epoch, while the model
-    changed), valid_loss, valid_accuracy, seconds, and penalty where there is one. `history["valid_loss"]`
-    is a column as a list.
+    changed), valid_loss, valid_accuracy, seconds; penalty where there is one, and sparsity (0..1) where masks
+    are attached. `history["valid_loss"]` is a column as a list.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -58,13 +59,15 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 2000) -> Score:
     """Measure a model in evaluation mode on a whole split; the model's modes are left as they were.
 
     Raises:
-        ValueError: the split is empty, or lies on another device than the model.
+        ValueError: the split is empty or lies on another device than the model, or batch_size is below 1.
     """
+    _check_numbers(batch_size=(batch_size, 1))
     if len(split) == 0:
         raise ValueError("split holds no images; at least one is needed")
     _same_device(model, split)
     loss, correct = 0.0, 0
-    with _modes_kept(model), torch.inference_mode():
+    # not inference_mode: what a layer may keep from here would be of no use in training
+    with _modes_kept(model), torch.no_grad():
         model.eval()
         for images, labels in zip(
             split.images.split(batch_size), split.labels.split(batch_size), strict=True
@@ -129,19 +132,30 @@ def fit(
         run.restore(checkpoints.read(checkpoint, arguments))
     with _modes_kept(model), _own_randomness(data.train.labels.device), run.bar(progress) as bar:
         kept = copy.deepcopy(run.state())
-        for epoch in range(len(run.rows), epochs):
-            try:
+        try:
+            for epoch in range(len(run.rows), epochs):
                 row = run.epoch(epoch, bar)
                 if on_epoch is not None:
                     on_epoch(row)
-            except (KeyboardInterrupt, FloatingPointError) as error:
-                run.restore(kept)
-                where = f"in epoch {epoch + 1} of {epochs}; the model is as after epoch {epoch}"
-                raise type(error)(f"{error or 'fit was interrupted'} [{where}]") from None
-            kept = copy.deepcopy(run.state())
-            if checkpoint:
-                checkpoints.write(checkpoint, arguments, kept)
+                kept = copy.deepcopy(run.state())
+                if checkpoint:
+                    checkpoints.write(checkpoint, arguments, kept)
+        except (KeyboardInterrupt, FloatingPointError) as error:
+            run.restore(kept)
+            done = f"the model is as it was after {len(run.rows)} of {epochs} epochs"
+            raise type(error)(f"{str(error) or 'fit was interrupted'}; {done}") from None
     return History(run.rows)
+
+
+def linear_decay(optimizer: Optimizer) -> Callable[[float], None]:
+    """Return a `schedule` for `fit`: each learning rate is lr (1 - progress), down to 0."""
+    first = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def schedule(progress: float) -> None:
+        for group, lr in zip(optimizer.param_groups, first, strict=True):
+            group["lr"] = lr * (1 - progress)
+
+    return schedule
 
 
 @dataclass
@@ -167,6 +181,7 @@ class _Run:
         """Return all that the next epoch depends on, sharing memory with the run."""
         return {
             "model": self.model.state_dict(),
+            "outside": [p.detach() for p in self.outside()],
             "optimizer": self.optimizer.state_dict(),
             "rows": self.rows,
         }
@@ -174,11 +189,24 @@ class _Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
         self.model.load_state_dict(state["model"])
+        with torch.no_grad():
+            for parameter, value in zip(self.outside(), state["outside"], strict=True):
+                parameter.copy_(value)
+        groups = self.optimizer.param_groups  # a schedule may hold them: fill them, do not replace them
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, loaded in zip(groups, self.optimizer.param_groups, strict=True):
+            group.update(loaded)
+        self.optimizer.param_groups = groups
         self.rows = list(state["rows"])
+
+    def outside(self) -> list[Tensor]:
+        """List what the optimizer trains besides the model's own parameters."""
+        own = {id(p) for p in self.model.parameters()}
+        return [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
 
     def arguments(self, lr: float) -> dict[str, Any]:
         """Return what two runs must have in common to be the same run, as JSON data."""
+        train, valid, state = self.data.train, self.data.valid, self.state()
         return {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
@@ -188,28 +216,38 @@ class _Run:
             "penalty": _name(self.penalty),
             "schedule": _name(self.schedule),
             "model": repr(self.model),
-            "data": [self.data.name, checkpoints.digest(self.data.train.labels)[:16]],
-            "start": checkpoints.digest([self.model.state_dict(), self.optimizer.state_dict()])[:16],
+            "data": self.data.name,
+            "training split": checkpoints.digest([train.labels, train.images[::100]])[:16],
+            "validation split": checkpoints.digest([valid.labels, valid.images[::100]])[:16],
+            "weights at the start": checkpoints.digest([state["model"], state["outside"]])[:16],
+            "optimizer at the start": checkpoints.digest(state["optimizer"])[:16],
         }
 
     def bar(self, progress: bool) -> tqdm[Any]:
         """Return the progress bar of the whole run; TQDM_DISABLE=1 in the environment hides it as well."""
-        hidden = {} if progress else {"disable": True}
+        # tqdm reads the variable itself in a terminal, and forgets it in a notebook
+        hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         done = len(self.rows) * self.steps
-        return tqdm(total=self.epochs * self.steps, initial=done, unit="step", **hidden)
+        return tqdm(total=self.epochs * self.steps, initial=done, unit="step", disable=hidden)
 
     def epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
         """Train for one epoch and measure; return the new row of the history."""
         start = time.perf_counter()
         order, noise = (int(word) for word in np.random.SeedSequence((self.seed, epoch)).generate_state(2))
-        torch.manual_seed(noise)
+        _seed_noise(self.data.train.labels.device, noise)
         bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
         row = {"epoch": epoch + 1, **self.train(epoch, order, bar)}
         valid = evaluate(self.model, self.data.valid) if len(self.data.valid) else Score(math.nan, math.nan)
+        if len(self.data.valid) and math.isnan(valid.loss):  # the last step broke the weights
+            _stop_if_not_finite(torch.tensor([valid.loss]), epoch, first=self.steps)
         row |= {"valid_loss": valid.loss, "valid_accuracy": valid.accuracy}
+        shown = {"loss": f"{row['train_loss']:.3f}", "valid_accuracy": f"{valid.accuracy:.2%}"}
+        if masks(self.model):
+            row["sparsity"] = sparsity(self.model)
+            shown["sparsity"] = f"{row['sparsity']:.2%}"
         row["seconds"] = time.perf_counter() - start
         self.rows.append(row)
-        bar.set_postfix(loss=f"{row['train_loss']:.3f}", valid_accuracy=f"{valid.accuracy:.2%}")
+        bar.set_postfix(shown)
         return row
 
     def train(self, epoch: int, order: int, bar: tqdm[Any]) -> dict[str, float]:
@@ -253,8 +291,10 @@ def _make_optimizer(
         # one kernel for all parameters; where it does not exist, the loop over parameters
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable.values())
         optimizer = Adam(trainable.values(), lr=lr, fused=fused)
-    elif not isinstance(optimizer, Optimizer):
+    elif not isinstance(optimizer, Optimizer) and callable(optimizer):
         optimizer = optimizer(list(trainable.values()))
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"optimizer must be an Optimizer or a function that makes one, not {optimizer!r}")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     forgotten = [name for name, p in trainable.items() if id(p) not in held]
     if forgotten:
@@ -281,13 +321,14 @@ def _same_device(model: nn.Module, split: Split) -> None:
             )
 
 
-def _stop_if_not_finite(losses: Tensor, epoch: int) -> None:
+def _stop_if_not_finite(losses: Tensor, epoch: int, first: int = 1) -> None:
+    """Raise where a loss is infinite or NaN; the losses are those of the steps from `first` on."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
-        step = int(bad[0])
+        index = int(bad[0])
         raise FloatingPointError(
-            f"the loss became {losses[step].item()} in epoch {epoch + 1}, step {step + 1}. Likely causes: "
-            "a learning rate that is too large, images that are not normalised or hold NaN, "
+            f"the loss became {losses[index].item()} in epoch {epoch + 1}, step {first + index}. Likely "
+            "causes: a learning rate that is too large, images that are not normalised or hold NaN, "
             "a penalty or a temperature out of range"
         )
 
@@ -307,10 +348,27 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def _seed_noise(device: torch.device, seed: int) -> None:
+    """Seed what a model on the device draws from. `torch.manual_seed` would seed every GPU of the machine."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def _own_randomness(device: torch.device) -> Iterator[None]:
     """Leave the global random state as it was, and let cuDNN choose only repeatable kernels."""
-    devices = [device] if device.type == "cuda" else []
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with torch.random.fork_rng(devices=devices), flags:
-        yield
+    cudnn = torch.backends.cudnn
+    flags = cudnn.deterministic, cudnn.benchmark
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = flags
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

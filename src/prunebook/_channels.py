@@ -7,7 +7,7 @@ channels that are added to each other go together.
 Batches come first: linear layers are taken to read (batch, features), convolutions (batch, channels,
 space...). Whatever is not in the tables at the end of this file is left whole, with its reason.
 
-Chapter: book/units.ipynb
+Chapter: book/dense.ipynb
 """
 
 import copy
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunebook.graph import arguments, asks_batch_size, count_uses, is_batch_size, name_of, tensors, trace
+from prunebook._graph import arguments, asks_batch_size, count_uses, is_batch_size, name_of, tensors, trace
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -1,0 +1,156 @@
+"""Long runs as small tables: train, prune, fine-tune, measure, a row for each; in `book/results/`.
+
+`python -m prunebook pruning` writes the table of the chapters on weights and units. Rows are written as they
+are measured; a run that was stopped goes on where it stopped.
+
+Chapter: book/dense.ipynb
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from prunebook.data import Data
+from prunebook.masking import sparsity
+from prunebook.models import mlp
+from prunebook.training import evaluate, fit, linear_decay
+from prunebook.units import prune_units
+from prunebook.weights import prune_weights
+
+SIZES = (784, 1000, 1000, 500, 200, 10)
+KS = (0, 25, 50, 60, 70, 80, 90, 95, 97, 99)
+TUNED = {"weights": (0, 95, 99), "units": (80, 90)}  # k = 0: the dense network, trained as long
+DENSE_EPOCHS, TUNE_EPOCHS, BATCH, LR = 4, 2, 64, 0.1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pruned network: which rule, how far, from which seed, and epochs of fine-tuning after."""
+
+    method: str  # "weights" or "units", k % of each layer but the last
+    k: float
+    seed: int
+    epochs_after: int
+
+
+def seed_experiment(seed: int) -> list[Run]:
+    """Return the runs of the seed's experiment for one seed: every k pruned, and some of them fine-tuned."""
+    pruned = [Run(method, k, seed, 0) for method in TUNED for k in KS]
+    tuned = [Run(method, k, seed, TUNE_EPOCHS) for method, ks in TUNED.items() for k in ks]
+    return pruned + tuned
+
+
+def train_dense(data: Data, seed: int) -> nn.Sequential:
+    """Train 784-1000-1000-500-200-10 without biases: SGD at 0.1, batches of 64, 4 epochs.
+
+    Source: noelmat, Pruning-MNIST.
+    """
+    torch.manual_seed(seed)
+    net = mlp(SIZES, bias=False).to(data.train.labels.device)
+    sgd = partial(torch.optim.SGD, lr=LR)
+    fit(net, data, epochs=DENSE_EPOCHS, batch_size=BATCH, optimizer=sgd, seed=seed, progress=False)
+    return net
+
+
+def prune(dense: nn.Sequential, method: str, k: float) -> nn.Sequential:
+    """Return a pruned copy of a network: k % of each layer but the last."""
+    net = copy.deepcopy(dense)
+    last = str(len(net) - 1)
+    if method == "weights":
+        prune_weights(net, k, skip=[last])
+    else:
+        prune_units(net, k, outputs=[last])
+    return net
+
+
+def fine_tune(net: nn.Module, data: Data, epochs: int, seed: int) -> None:
+    """Train on with the masks attached: SGD from 0.1 in a straight line to 0."""
+    sgd = torch.optim.SGD(net.parameters(), lr=LR)
+    fit(
+        net,
+        data,
+        epochs=epochs,
+        batch_size=BATCH,
+        optimizer=sgd,
+        schedule=linear_decay(sgd),
+        seed=seed,
+        progress=False,
+    )
+
+
+def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
+    """Prune, fine-tune and measure one run; return its row."""
+    start = time.perf_counter()
+    net = prune(dense, run.method, run.k)
+    if run.epochs_after:
+        fine_tune(net, data, run.epochs_after, run.seed)
+    total = sum(layer.weight.numel() for layer in net if isinstance(layer, nn.Linear))
+    density = 1 - sparsity(net)
+    return asdict(run) | {
+        "network": "-".join(map(str, SIZES)),
+        "data": data.name,
+        "density": round(density, 8),
+        "kept": round(density * total),
+        "validation_accuracy": round(evaluate(net, data.valid).accuracy, 6),
+        "test_accuracy": round(evaluate(net, data.test).accuracy, 6),
+        "seconds": round(time.perf_counter() - start, 2),
+        "device": str(data.train.labels.device),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "settings": json.dumps({"dense_epochs": DENSE_EPOCHS, "batch": BATCH, "lr": LR, "optimizer": "SGD"}),
+    }
+
+
+def key(row: dict[str, object]) -> Run:
+    """Return the run that a row, fresh or read from a file, belongs to."""
+    return Run(str(row["method"]), float(str(row["k"])), int(str(row["seed"])), int(str(row["epochs_after"])))
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the rows of a table, none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Write the table anew with one row more, at once: a reader finds the old table or the new one."""
+    rows: list[dict[str, object]] = [*read_rows(path), row]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".csv.partial")
+    with partial_path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial_path, path)
+
+
+def missing(runs: Sequence[Run], path: Path) -> list[Run]:
+    """Return the runs that have no row yet."""
+    done = {key(row) for row in read_rows(path)}
+    return [run for run in runs if run not in done]
+
+
+def fill(runs: Sequence[Run], path: Path, data: Data) -> Iterator[dict[str, object]]:
+    """Run what is missing and append its rows; each seed's dense network is trained once."""
+    todo = missing(runs, path)
+    networks: dict[int, nn.Sequential] = {}
+    for run in tqdm(todo, unit="run", desc=path.stem):
+        if run.seed not in networks:
+            networks = {run.seed: train_dense(data, run.seed)}
+        row = measure(networks[run.seed], run, data)
+        append_row(path, row)
+        yield row

@@ -1,0 +1,162 @@
+"""Sliders with two faces: ipywidgets where a kernel runs, plain HTML over stored frames in a page.
+
+The only file that imports ipywidgets. A slider wraps a function that is tested without it.
+
+Chapter: book/dense.ipynb
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+
+def encode(figure: Figure, dpi: int = 100) -> bytes:
+    """Render a figure to WebP bytes: about a third of the size of PNG, shown by every browser."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 85, "method": 4})
+    return buffer.getvalue()
+
+
+class FrameSlider:
+    """A figure that follows a slider, and perhaps a choice or two beside it.
+
+    The last value of a cell shows it. With a kernel it is an ipywidgets slider. In a rendered page, on
+    GitHub or in a notebook that is not trusted, it is an HTML range input over the same frames, stored
+    when the cell ran; without scripts the first picture stays. Every frame is drawn when the cell runs,
+    so an error in `draw` is an error of the cell.
+
+    Args:
+        draw: from a stop (and one keyword argument for each choice) to its figure and to one sentence that
+            says what it shows: the readout, and what a screen reader reads.
+        stops: the values of the slider, at least one.
+        label: what the slider sets, such as "k in %".
+        start: index of the first stop shown.
+        choices: further settings by name, each with its options; the first of them is shown first.
+
+    Raises:
+        ValueError: no stops, `start` is not the index of one, or a choice without options.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., tuple[Figure, str]],
+        stops: Sequence[Any],
+        *,
+        label: str,
+        start: int = 0,
+        choices: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        if not stops:
+            raise ValueError("stops is empty; a slider needs at least one")
+        if not 0 <= start < len(stops):
+            raise ValueError(f"start must be in 0..{len(stops) - 1}, not {start}")
+        self.stops, self.label, self.start = list(stops), label, start
+        self.choices = {name: list(options) for name, options in (choices or {}).items()}
+        if not all(self.choices.values()):
+            raise ValueError(f"choices must have at least one option each, not {self.choices}")
+        drawn = [
+            draw(stop, **dict(zip(self.choices, chosen, strict=True)))
+            for chosen in product(*self.choices.values())
+            for stop in self.stops
+        ]
+        self.frames = [encode(figure) for figure, _ in drawn]
+        self.readouts = [readout for _, readout in drawn]
+
+    def __repr__(self) -> str:
+        """Return the settings: the same on every machine."""
+        settings = {self.label: self.stops, **self.choices}
+        lists = (f"{name}: {', '.join(map(str, options))}" for name, options in settings.items())
+        return f"FrameSlider({'; '.join(lists)})"
+
+    def index(self, stop: int, chosen: Sequence[int] = ()) -> int:
+        """Return the index of a frame from the index of its stop and of the option of each choice."""
+        place = 0
+        for options, option in zip(self.choices.values(), chosen, strict=True):
+            place = place * len(options) + option
+        return place * len(self.stops) + stop
+
+    def live(self) -> ipywidgets.VBox:
+        """Return the slider as ipywidgets, for a running kernel."""
+        slider = ipywidgets.SelectionSlider(
+            options=[(str(stop), i) for i, stop in enumerate(self.stops)],
+            value=self.start,
+            description=self.label,
+            style={"description_width": "initial"},
+            layout={"width": "min(100%, 32em)"},
+        )
+        buttons = [
+            ipywidgets.ToggleButtons(
+                options=[(option, i) for i, option in enumerate(options)], description=name
+            )
+            for name, options in self.choices.items()
+        ]
+        picture = ipywidgets.Image(format="webp", layout={"max_width": "100%", "object_fit": "contain"})
+        readout = ipywidgets.HTML()
+
+        def show(change: object = None) -> None:
+            i = self.index(slider.value, [button.value for button in buttons])
+            picture.value, readout.value = self.frames[i], html.escape(self.readouts[i])
+
+        for control in (slider, *buttons):
+            control.observe(show, names="value")
+        show()
+        return ipywidgets.VBox([slider, *buttons, picture, readout])
+
+    def page(self) -> str:
+        """Return the slider as HTML that needs no kernel, no library and no network."""
+        name = "frames-" + hashlib.sha256("\0".join([self.label, *self.readouts]).encode()).hexdigest()[:12]
+        label, stop, readout = (
+            html.escape(str(text)) for text in (self.label, self.stops[self.start], self.readouts[self.start])
+        )
+        sources = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in self.frames]
+        # "</" would end the script element; JupyterLab takes the arrow keys unless the input forbids it
+        stored = json.dumps([sources, [str(stop) for stop in self.stops], self.readouts]).replace(
+            "</", "<\\/"
+        )
+        return f"""<div id="{name}" class="frame-slider" role="group" aria-label="{label}">
+<label>{label} <input type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
+ aria-valuetext="{stop}" data-lm-suppress-shortcuts="true"
+ style="width:min(100%,26em);vertical-align:middle"></label> <output>{stop}</output>
+{"".join(self._radios(name))}<img src="{sources[self.start]}" alt="{readout}" style="max-width:100%">
+<p aria-hidden="true">{readout}</p>
+<script>(() => {{
+const root = document.getElementById("{name}"), [frames, stops, readouts] = {stored};
+const [input, output, image, text] = ["input", "output", "img", "p"].map((tag) => root.querySelector(tag));
+const show = () => {{
+  let place = 0;
+  for (const set of root.querySelectorAll("fieldset")) {{
+    const options = [...set.querySelectorAll("input")];
+    place = place * options.length + options.findIndex((option) => option.checked);
+  }}
+  const stop = Number(input.value), i = place * stops.length + stop;
+  image.src = frames[i]; image.alt = text.textContent = readouts[i];
+  output.value = stops[stop]; input.setAttribute("aria-valuetext", stops[stop] + ": " + readouts[i]);
+}};
+root.querySelectorAll("input").forEach((control) => control.addEventListener("input", show));
+}})();</script></div>"""
+
+    def _radios(self, group: str) -> Iterator[str]:
+        for name, options in self.choices.items():
+            yield f'<fieldset style="border:0;padding:0" aria-label="{html.escape(name)}">'
+            for i, option in enumerate(options):
+                checked = " checked" if i == 0 else ""
+                yield (
+                    f'<label style="margin-right:1em"><input type="radio" name="{group}-{html.escape(name)}"'
+                    f' data-lm-suppress-shortcuts="true"{checked}> {html.escape(option)}</label>'
+                )
+            yield "</fieldset>\n"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """Offer both faces; the front end takes the live one where it can. Stored notebooks keep the page."""
+        live: dict[str, Any] = self.live()._repr_mimebundle_()
+        return live | {"text/html": self.page(), "text/plain": repr(self)}

@@ -1,0 +1,150 @@
+"""The rendered book in a headless Chromium: every page, as a reader without network finds it."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def pages(site):
+    """All pages but the templates of the theme, and index.html, which only leads to the first page."""
+    found = (str(path.relative_to(site)) for path in site.rglob("*.html") if "_static" not in path.parts)
+    return sorted(name for name in found if name != "index.html")
+
+
+def visit(chromium, url, allowed, width=1280):
+    """Open a page; return it with everything that went wrong on the way."""
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    wrong = []
+    page.on(
+        "console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    page.on("response", lambda r: wrong.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
+    page.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith((allowed, "data:", "blob:")) else wrong.append(f"elsewhere: {r.url}")
+        ),
+    )
+    page.goto(url, wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    page.wait_for_load_state("networkidle")
+    return page, wrong
+
+
+def test_every_page_is_sound_and_asks_no_third_party(site, server, chromium):
+    found = {}
+    for name in pages(site):
+        page, wrong = visit(chromium, server + name, server)
+        broken = "() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        wrong += [f"broken image: {source[:80]}" for source in page.evaluate(broken)]
+        without = (
+            "() => [...document.images].filter(i => !i.hasAttribute('alt')).map(i => i.src.slice(0, 80))"
+        )
+        wrong += [f"image without alt: {source}" for source in page.evaluate(without)]
+        page.close()
+        if wrong:
+            found[name] = wrong
+    assert not found
+
+
+def test_the_index_leads_to_the_first_page(site, server, chromium):
+    page = chromium.new_page()
+    page.goto(server)
+    page.wait_for_url("**/book/intro.html")
+    assert page.locator("h1").first.inner_text().startswith("The Pruning Book")
+    page.close()
+
+
+def test_a_page_works_from_the_file_system(site, chromium):
+    page, wrong = visit(chromium, (site / "book" / "dense.html").as_uri(), "file:")
+    assert wrong == []
+    assert page.locator("mjx-container").count() > 0, "the formulas are not drawn"
+    page.close()
+
+
+def test_every_link_inside_the_book_leads_somewhere(site):
+    known = {name: set(re.findall(r'\bid="([^"]+)"', (site / name).read_text())) for name in pages(site)}
+    broken = []
+    for name in known:
+        for link in re.findall(r'<a [^>]*href="([^"]+)"', (site / name).read_text()):
+            url, anchor = urldefrag(urljoin(f"http://book/{name}", link.replace("&amp;", "&")))
+            if urlparse(url).netloc != "book":
+                continue
+            target = unquote(urlparse(url).path).lstrip("/")
+            found = (site / target).is_file()
+            if not found or (anchor and target in known and unquote(anchor) not in known[target]):
+                broken.append((name, link))
+    assert not broken
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_page_scrolls_sideways(site, server, chromium, width):
+    wide = []
+    for name in pages(site):
+        page, _ = visit(chromium, server + name, server, width)
+        if page.evaluate("() => document.documentElement.scrollWidth > window.innerWidth"):
+            wide.append(name)
+        page.close()
+    assert not wide
+
+
+def slider_pages(site):
+    return [name for name in pages(site) if 'class="frame-slider"' in Path(site / name).read_text()]
+
+
+def test_sliders_move_by_keyboard_without_a_kernel(site, server, chromium):
+    assert slider_pages(site)
+    for name in slider_pages(site):
+        page, wrong = visit(chromium, server + name, server)
+        for slider in page.locator(".frame-slider").all():
+            knob, image = slider.locator("input"), slider.locator("img")
+            knob.focus()
+            page.keyboard.press("Home")
+            first = image.get_attribute("src"), image.get_attribute("alt")
+            page.keyboard.press("ArrowRight")
+            second = image.get_attribute("src"), image.get_attribute("alt")
+            assert first[0] != second[0]
+            assert first[1] != second[1]
+            assert knob.get_attribute("aria-valuetext").endswith(slider.locator("p").inner_text())
+            page.keyboard.press("End")
+            assert knob.input_value() == knob.get_attribute("max")
+        assert wrong == []
+        page.close()
+
+
+def test_sliders_move_by_finger(site, server, chromium):
+    for name in slider_pages(site):
+        context = chromium.new_context(viewport={"width": 360, "height": 740}, has_touch=True)
+        page = context.new_page()
+        page.goto(server + name)
+        for slider in page.locator(".frame-slider").all():
+            knob = slider.locator("input")
+            knob.scroll_into_view_if_needed()
+            box = knob.bounding_box()
+            page.touchscreen.tap(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
+            assert int(knob.input_value()) >= 0.8 * int(knob.get_attribute("max"))
+        context.close()

@@ -1,0 +1,62 @@
+"""Tables of long runs: rows that are right, and a sweep that goes on where it stopped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import prunebook as pb
+from prunebook import compare
+from prunebook.compare import Run
+
+
+@pytest.fixture
+def data():
+    draw = torch.Generator().manual_seed(0)
+    split = pb.Split(torch.randn(30, 1, 28, 28, generator=draw), torch.arange(30) % 10)
+    return pb.Data(split, split, split, "noise", tuple("0123456789"), 0.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(compare, "SIZES", (784, 20, 20, 10))
+
+
+def test_a_row_says_what_was_kept_and_measured(data):
+    dense = compare.train_dense(data, seed=0)
+    row = compare.measure(dense, Run("weights", 90, 0, 0), data)
+    first, second, third = 784 * 20, 400, 200  # the last layer is left whole
+    kept = first - 14_112 + second - 360 + third
+    assert row["kept"] == kept
+    assert row["density"] == pytest.approx(kept / (first + second + third))
+    by_hand = pb.prune_weights(dense, 90, skip=["5"])
+    assert row["validation_accuracy"] == pytest.approx(pb.evaluate(by_hand, data.valid).accuracy, abs=1e-6)
+
+
+def test_fine_tuning_keeps_what_is_pruned(data):
+    dense = compare.train_dense(data, seed=0)
+    net = compare.prune(dense, "units", 50)
+    before = pb.sparsity(net)
+    compare.fine_tune(net, data, epochs=2, seed=0)
+    assert pb.sparsity(net) == before > 0.4
+    assert pb.masks(dense) == {}
+
+
+def test_the_seed_experiment_holds_every_k_once():
+    runs = compare.seed_experiment(3)
+    assert len(set(runs)) == len(runs) == 2 * len(compare.KS) + 5
+    assert Run("weights", 0, 3, compare.TUNE_EPOCHS) in runs  # the dense network, trained as long
+    assert {run.seed for run in runs} == {3}
+
+
+def test_a_stopped_sweep_goes_on_without_losing_or_repeating_a_row(data, tmp_path):
+    path = tmp_path / "table.csv"
+    runs = [Run("weights", k, seed, 0) for seed in (0, 1) for k in (0, 50, 99)]
+    sweep = compare.fill(runs, path, data)
+    first = [next(sweep), next(sweep)]
+    sweep.close()
+    assert [compare.key(row) for row in compare.read_rows(path)] == runs[:2]
+    rest = list(compare.fill(runs, path, data))
+    assert len(first) + len(rest) == 6
+    assert [compare.key(row) for row in compare.read_rows(path)] == runs
+    assert list(compare.fill(runs, path, data)) == []

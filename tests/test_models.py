@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+import prunebook as pb
+
+
+def count(model, name):
+    return sum(p.numel() for key, p in model.named_parameters() if key.endswith(name))
+
+
+@pytest.mark.parametrize(
+    ("make", "weights", "biases"), [(pb.lenet_300_100, 266_200, 410), (pb.lenet5, 430_500, 580)]
+)
+def test_lenets_have_the_published_number_of_parameters(make, weights, biases):
+    model = make()
+    assert (count(model, "weight"), count(model, "bias")) == (weights, biases)
+    assert type(model) is nn.Sequential
+    assert model(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_mlp_puts_an_activation_between_layers_and_none_after_the_last():
+    kinds = [type(layer) for layer in pb.mlp([784, 30, 20, 10], activation=nn.Tanh)]
+    assert kinds == [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
+
+
+def test_mlp_of_two_sizes_is_a_linear_classifier():
+    images = torch.randn(2, 1, 28, 28)
+    model = pb.mlp([784, 10])
+    torch.testing.assert_close(model(images), images.reshape(2, 784) @ model[1].weight.T + model[1].bias)
+
+
+def test_mlp_makes_a_new_activation_for_each_layer():
+    model = pb.mlp([4, 3, 3, 2], activation=nn.PReLU)
+    assert model[2] is not model[4]
+
+
+def test_mlp_without_bias_maps_zero_to_zero():
+    model = pb.mlp([784, 30, 10], bias=False)
+    assert count(model, "bias") == 0
+    assert not model(torch.zeros(2, 1, 28, 28)).any()
+
+
+@pytest.mark.parametrize("sizes", [[], [784], [784, 0, 10], [784, -1], [784, 2.5, 10], ["784", 10]])
+def test_mlp_refuses_bad_sizes_and_shows_them(sizes):
+    with pytest.raises(ValueError, match="at least two whole numbers") as error:
+        pb.mlp(sizes)
+    assert str(sizes) in str(error.value)
