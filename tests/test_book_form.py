@@ -183,6 +183,18 @@ def test_readme_commands_exist():
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
+@pytest.mark.parametrize("file", ["README.md", "book/intro.md"])
+def test_the_ten_lines_run(file, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+    names = {}
+    exec(lines, names)
+    score = names["pb"].evaluate(names["small"], names["data"].test)
+    assert score.accuracy > 0.8
+    assert names["small"][0].out_channels == 10
+    assert "latency" in capsys.readouterr().out
+
+
 def test_version_and_pins_live_in_one_place():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     import prunebook

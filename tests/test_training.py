@@ -57,6 +57,14 @@ class Seen(nn.Module):
         return images
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_interrupts():
+    """A process started in the background inherits an ignored Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def data():
     return make_data()
