@@ -38,3 +38,26 @@ def test_setup_names_versions_and_device(capsys, monkeypatch):
     chapters.setup()
     assert "torch" in (out := capsys.readouterr().out)
     assert out.endswith("device cpu\n")
+
+
+def test_a_table_is_found_beside_the_chapter_and_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "book/results").mkdir(parents=True)
+    (tmp_path / "book/results/runs.csv").write_text("k,seed\n90,0\n")
+    for folder in (tmp_path, tmp_path / "book"):
+        monkeypatch.chdir(folder)
+        assert chapters.table("runs").to_dict("list") == {"k": [90], "seed": [0]}
+
+
+def test_a_table_that_is_not_here_is_read_from_the_repository(tmp_path, monkeypatch):
+    asked = []
+
+    def read_csv(address):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chapters, "read_csv", read_csv)
+    with pytest.raises(FileNotFoundError, match="no table 'runs'.*no network"):
+        chapters.table("runs")
+    assert asked[0].startswith("https://raw.githubusercontent.com/")
+    assert asked[0].endswith("/main/book/results/runs.csv")

@@ -1,6 +1,6 @@
 """Neural network pruning in PyTorch: the package behind The Pruning Book."""
 
-from prunebook.chapters import expect, is_quick, quick, setup
+from prunebook.chapters import expect, is_quick, quick, setup, table
 from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
 from prunebook.devices import device
@@ -76,4 +76,5 @@ __all__ = [
     "setup",
     "shrink",
     "sparsity",
+    "table",
 ]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import metadata
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from IPython.core.getipython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
+from pandas import DataFrame, read_csv
 
 from prunebook.data import Data
 from prunebook.devices import device
@@ -36,6 +39,23 @@ def is_quick() -> bool:
 def quick(full: T, small: T) -> T:
     """Return `full`, or `small` in a quick run: for epochs, seeds and numbers of images."""
     return small if is_quick() else full
+
+
+def table(name: str) -> DataFrame:
+    """Read a table of long runs, `book/results/{name}.csv`: here, else from the repository of the package.
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    for folder in (Path("results"), Path("book/results")):
+        if (folder / f"{name}.csv").is_file():
+            return read_csv(folder / f"{name}.csv")
+    source = metadata("prunebook")["Project-URL"].split(", ")[1]
+    raw = source.replace("https://github.com", "https://raw.githubusercontent.com")
+    try:
+        return read_csv(f"{raw}/main/book/results/{name}.csv")
+    except OSError as error:
+        raise FileNotFoundError(f"no table {name!r} in book/results, here or at {source}: {error}") from error
 
 
 def expect(claim: str, holds: bool, data: Data | None = None, name: str = "mnist") -> None:
