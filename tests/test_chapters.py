@@ -57,7 +57,7 @@ def test_a_table_that_is_not_here_is_read_from_the_repository(tmp_path, monkeypa
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(chapters, "read_csv", read_csv)
-    with pytest.raises(FileNotFoundError, match="no table 'runs'.*no network"):
+    with pytest.raises(FileNotFoundError, match=r"no table 'runs'.*no network"):
         chapters.table("runs")
     assert asked[0].startswith("https://raw.githubusercontent.com/")
     assert asked[0].endswith("/main/book/results/runs.csv")

@@ -44,7 +44,7 @@ def test_fine_tuning_keeps_what_is_pruned(data):
 
 def test_the_seed_experiment_holds_every_k_once():
     runs = compare.seed_experiment(3)
-    assert len(set(runs)) == len(runs) == 2 * len(compare.KS) + 5
+    assert len(set(runs)) == len(runs) == 2 * len(compare.KS) + 3
     assert Run("weights", 0, 3, compare.TUNE_EPOCHS) in runs  # the dense network, trained as long
     assert {run.seed for run in runs} == {3}
 

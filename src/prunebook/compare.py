@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import os
 import platform
 import time
@@ -32,8 +31,9 @@ from prunebook.weights import prune_weights
 
 SIZES = (784, 1000, 1000, 500, 200, 10)
 KS = (0, 25, 50, 60, 70, 80, 90, 95, 97, 99)
-TUNED = {"weights": (0, 95, 99), "units": (80, 90)}  # k = 0: the dense network, trained as long
-DENSE_EPOCHS, TUNE_EPOCHS, BATCH, LR = 4, 2, 64, 0.1
+TUNED = {"weights": (0, 95), "units": (80,)}  # k = 0: the dense network, trained as long
+TUNE_EPOCHS = 4
+SETTINGS = "dense: SGD 0.1, batch 64, 4 epochs; tuned: Adam 0.001 to 0, batch 128"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def train_dense(data: Data, seed: int) -> nn.Sequential:
     """
     torch.manual_seed(seed)
     net = mlp(SIZES, bias=False).to(data.train.labels.device)
-    sgd = partial(torch.optim.SGD, lr=LR)
-    fit(net, data, epochs=DENSE_EPOCHS, batch_size=BATCH, optimizer=sgd, seed=seed, progress=False)
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    fit(net, data, epochs=4, batch_size=64, optimizer=sgd, seed=seed, progress=False)
     return net
 
 
@@ -76,19 +76,14 @@ def prune(dense: nn.Sequential, method: str, k: float) -> nn.Sequential:
     return net
 
 
-def fine_tune(net: nn.Module, data: Data, epochs: int, seed: int) -> None:
-    """Train on with the masks attached: SGD from 0.1 in a straight line to 0."""
-    sgd = torch.optim.SGD(net.parameters(), lr=LR)
-    fit(
-        net,
-        data,
-        epochs=epochs,
-        batch_size=BATCH,
-        optimizer=sgd,
-        schedule=linear_decay(sgd),
-        seed=seed,
-        progress=False,
-    )
+def fine_tune(net: nn.Module, data: Data, epochs: int = TUNE_EPOCHS, seed: int = 0) -> None:
+    """Train on with the masks attached: Adam in batches of 128, from 0.001 in a straight line to 0.
+
+    Chosen on the validation split with a seed that is not in the table.
+    """
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    slower = linear_decay(adam)
+    fit(net, data, epochs=epochs, batch_size=128, optimizer=adam, schedule=slower, seed=seed, progress=False)
 
 
 def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
@@ -109,7 +104,7 @@ def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
         "seconds": round(time.perf_counter() - start, 2),
         "device": str(data.train.labels.device),
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-        "settings": json.dumps({"dense_epochs": DENSE_EPOCHS, "batch": BATCH, "lr": LR, "optimizer": "SGD"}),
+        "settings": SETTINGS,
     }
 
 
