@@ -79,6 +79,8 @@ def test_mask_map_and_pixel_map_show_the_mask():
     plots.kept_per_pixel(mask, right, side=2)
     assert left.images[0].get_array().tolist() == mask.tolist()
     assert right.images[0].get_array().tolist() == [[2, 0], [1, 1]]
+    plots.kept_per_pixel(mask & False, right, side=2)
+    assert right.images[-1].get_clim() == (0, 1), "nothing kept is the dark end of the scale"
 
 
 def test_layer_bars_are_in_percent_with_the_first_layer_on_top():

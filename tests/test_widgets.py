@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipywidgets
 import pytest
 
 from prunebook import plots
-from prunebook.widgets import FrameSlider, encode
+from prunebook.widgets import CONTROL, LIVE, FrameSlider, encode
 
 
 def draw(k):
@@ -43,9 +44,27 @@ def test_live_face_follows_the_slider():
 def test_one_bundle_carries_both_faces_and_a_text_that_never_changes():
     slider = FrameSlider(draw, [0, 50], label="k in %")
     bundle = slider._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert LIVE in bundle
     assert bundle["text/html"] == slider.page() == FrameSlider(draw, [0, 50], label="k in %").page()
     assert bundle["text/plain"] == repr(slider) == "FrameSlider(k in %: 0, 50)"
+
+
+def test_the_live_face_needs_nothing_that_ipywidgets_7_lacks(monkeypatch):
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_", raising=False)
+    view = FrameSlider(draw, [0, 50], label="k in %")._repr_mimebundle_()[LIVE]
+    assert view["version_major"] == 2
+    assert view["model_id"]
+
+
+def test_inputs_of_the_page_have_names_and_wait_for_the_script():
+    slider = FrameSlider(lambda k, scope: draw(k), [0, 1], label="k <%>", choices={"scope": ["one", "all"]})
+    page = slider.page()
+    assert '<div id="frames-' in page
+    assert 'role="group" aria-label="k &lt;%&gt;"' in page
+    assert '<label>k &lt;%&gt; <input type="range"' in page
+    assert '<fieldset style="border:0;padding:0" aria-label="scope">' in page
+    assert page.count(f" {CONTROL}") == page.count("<input") == 3
+    assert "control.disabled = false" in page
 
 
 def test_an_error_while_drawing_is_an_error_of_the_cell():

@@ -92,7 +92,7 @@ def _flat(tensors: dict[str, Tensor]) -> Tensor:
 def _draw_explored(shown: _Explored, line: Sequence[_Explored], k: float, images: int) -> tuple[Figure, str]:
     # fixed margins: to find them anew would take longer than the rest of the frame
     figure, (left, middle, right) = plots.figure(columns=3, width=9.5, height=2.9, layout=None)
-    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.18, top=0.9, wspace=0.35)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.18, top=0.9, wspace=0.45)
     plots.kept_histogram(shown.weights, shown.kept, left)
     if shown.first.dim() == 2 and shown.first.shape[1] == 784:
         plots.kept_per_pixel(shown.first, middle)

@@ -116,7 +116,8 @@ def mask_map(mask: Tensor, ax: Axes) -> Axes:
 
 def kept_per_pixel(mask: Tensor, ax: Axes, side: int = 28) -> Axes:
     """Draw how many of each pixel's weights in the first layer, mask (units, side * side), are kept."""
-    picture = ax.imshow(mask.sum(0).reshape(side, side).cpu().numpy(), cmap="viridis", vmin=0)
+    kept = mask.sum(0).reshape(side, side).cpu().numpy()
+    picture = ax.imshow(kept, cmap="viridis", vmin=0, vmax=max(1, kept.max()))
     ax.figure.colorbar(picture, ax=ax, label="kept weights of a pixel", shrink=0.85)
     ax.set_axis_off()
     return ax

@@ -19,6 +19,11 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+LIVE = "application/vnd.jupyter.widget-view+json"
+# Of every HTML input: JupyterLab leaves it the arrow keys, a reload starts as the picture does, and it is
+# grey until the script runs, as it stays where a notebook is not trusted.
+CONTROL = 'data-lm-suppress-shortcuts="true" autocomplete="off" disabled'
+
 
 def encode(figure: Figure, dpi: int = 100) -> bytes:
     """Render a figure to WebP bytes: about a third of the size of PNG, shown by every browser."""
@@ -32,8 +37,9 @@ class FrameSlider:
 
     The last value of a cell shows it. With a kernel it is an ipywidgets slider. In a rendered page, on
     GitHub or in a notebook that is not trusted, it is an HTML range input over the same frames, stored
-    when the cell ran; without scripts the first picture stays. Every frame is drawn when the cell runs,
-    so an error in `draw` is an error of the cell.
+    when the cell ran; without scripts it is grey and the first picture stays. A notebook that a reader
+    saved holds the live face, which comes back when the cell runs again. Every frame is drawn when the
+    cell runs, so an error in `draw` is an error of the cell.
 
     Args:
         draw: from a stop (and one keyword argument for each choice) to its figure and to one sentence that
@@ -119,14 +125,14 @@ class FrameSlider:
             html.escape(str(text)) for text in (self.label, self.stops[self.start], self.readouts[self.start])
         )
         sources = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in self.frames]
-        # "</" would end the script element; JupyterLab takes the arrow keys unless the input forbids it
+        # "</" would end the script element
         stored = json.dumps([sources, [str(stop) for stop in self.stops], self.readouts]).replace(
             "</", "<\\/"
         )
         return f"""<div id="{name}" class="frame-slider" role="group" aria-label="{label}">
 <label>{label} <input type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
- aria-valuetext="{stop}" data-lm-suppress-shortcuts="true"
- style="width:min(100%,26em);vertical-align:middle"></label> <output>{stop}</output>
+ aria-valuetext="{stop}" {CONTROL}
+ style="width:min(100% - 7em,26em);vertical-align:middle"></label> <output>{stop}</output>
 {"".join(self._radios(name))}<img src="{sources[self.start]}" alt="{readout}" style="max-width:100%">
 <p aria-hidden="true">{readout}</p>
 <script>(() => {{
@@ -142,7 +148,9 @@ const show = () => {{
   image.src = frames[i]; image.alt = text.textContent = readouts[i];
   output.value = stops[stop]; input.setAttribute("aria-valuetext", stops[stop] + ": " + readouts[i]);
 }};
-root.querySelectorAll("input").forEach((control) => control.addEventListener("input", show));
+for (const control of root.querySelectorAll("input")) {{
+  control.disabled = false; control.addEventListener("input", show);
+}}
 }})();</script></div>"""
 
     def _radios(self, group: str) -> Iterator[str]:
@@ -152,11 +160,12 @@ root.querySelectorAll("input").forEach((control) => control.addEventListener("in
                 checked = " checked" if i == 0 else ""
                 yield (
                     f'<label style="margin-right:1em"><input type="radio" name="{group}-{html.escape(name)}"'
-                    f' data-lm-suppress-shortcuts="true"{checked}> {html.escape(option)}</label>'
+                    f" {CONTROL}{checked}> {html.escape(option)}</label>"
                 )
             yield "</fieldset>\n"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Offer both faces; the front end takes the live one where it can. Stored notebooks keep the page."""
-        live: dict[str, Any] = self.live()._repr_mimebundle_()
-        return live | {"text/html": self.page(), "text/plain": repr(self)}
+        # what ipywidgets 8 would give; ipywidgets 7, as on Colab, only displays
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.live().model_id}
+        return {LIVE: view, "text/html": self.page(), "text/plain": repr(self)}
