@@ -167,7 +167,7 @@ def run_cells(page: Page) -> str:
     for _ in CELLS:
         page.keyboard.press("Shift+Enter")
     picture = page.locator("img.widget-image[src]")
-    error = page.locator('[data-mime-type="application/vnd.jupyter.error"]')
+    error = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]', has_text="Traceback")
     picture.or_(error).first.wait_for(timeout=300_000)
     if error.count():
         raise RuntimeError(f"a cell raised:\n{error.first.inner_text()}")

@@ -37,8 +37,9 @@ class FrameSlider:
 
     The last value of a cell shows it. With a kernel it is an ipywidgets slider. In a rendered page, on
     GitHub or in a notebook that is not trusted, it is an HTML range input over the same frames, stored
-    when the cell ran; without scripts it is grey and the first picture stays. Every frame is drawn when
-    the cell runs, so an error in `draw` is an error of the cell.
+    when the cell ran; without scripts it is grey and the first picture stays. A notebook that a reader
+    saved holds the live face, which comes back when the cell runs again. Every frame is drawn when the
+    cell runs, so an error in `draw` is an error of the cell.
 
     Args:
         draw: from a stop (and one keyword argument for each choice) to its figure and to one sentence that
@@ -131,7 +132,7 @@ class FrameSlider:
         return f"""<div id="{name}" class="frame-slider" role="group" aria-label="{label}">
 <label>{label} <input type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
  aria-valuetext="{stop}" {CONTROL}
- style="width:min(100%,26em);vertical-align:middle"></label> <output>{stop}</output>
+ style="width:min(100% - 7em,26em);vertical-align:middle"></label> <output>{stop}</output>
 {"".join(self._radios(name))}<img src="{sources[self.start]}" alt="{readout}" style="max-width:100%">
 <p aria-hidden="true">{readout}</p>
 <script>(() => {{
