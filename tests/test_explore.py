@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import prunebook as pb
+from prunebook import explore
 from prunebook.explore import SCOPES, STOPS
 
 
@@ -38,6 +39,15 @@ def test_every_frame_says_what_pruning_by_hand_gives(net, data, method):
             readout = slider.readouts[slider.index(stop, [option])]
             assert f"k = {k} %: kept {kept:,} of 15,880 weights" in readout
             assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in readout
+
+
+def test_pixels_are_shown_for_weights_and_layers_for_units(net, data):
+    by_weight, by_unit = (
+        explore._explored(net, data.valid, method, 50, "layer") for method in ("weights", "units")
+    )
+    assert by_weight.pixels.shape == (20, 784)
+    assert by_unit.pixels is None
+    assert by_unit.layers == {"1": 0.5, "3": 1.0}
 
 
 def net_copy(net):

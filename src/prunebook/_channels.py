@@ -7,7 +7,7 @@ channels that are added to each other go together.
 Batches come first: linear layers are taken to read (batch, features), convolutions (batch, channels,
 space...). Whatever is not in the tables at the end of this file is left whole, with its reason.
 
-Chapter: book/dense.ipynb
+Chapter: book/units.ipynb
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The graph of a network, as torch.fx traces it, and what can be read off its nodes.
 
-Chapter: book/dense.ipynb
+Chapter: book/units.ipynb
 """
 
 import copy

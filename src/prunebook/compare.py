@@ -3,7 +3,7 @@
 `python -m prunebook pruning` writes the table of the chapters on weights and units. Rows are written as they
 are measured; a run that was stopped goes on where it stopped.
 
-Chapter: book/dense.ipynb
+Chapter: book/weights.ipynb
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A count of zeros says little about time. Each function here measures one thing; `costs` gathers them.
 "Weights" are those of linear layers and convolutions; biases, BatchNorm and the rest are counted beside them.
 
-Chapter: book/dense.ipynb
+Chapter: book/units.ipynb
 """
 
 import time

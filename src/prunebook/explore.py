@@ -1,6 +1,6 @@
 """A slider that prunes: every stop a pruned copy of the reader's network, with its accuracy and its cost.
 
-Chapter: book/dense.ipynb
+Chapter: book/weights.ipynb
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Explored:
 
     weights: Tensor
     kept: Tensor
-    first: Tensor
+    pixels: Tensor | None  # the mask of a first layer that reads pixels, where single weights are pruned
     layers: dict[str, float]
     multiplications: int
     accuracy: float
@@ -82,7 +82,8 @@ def _explored(model: nn.Module, split: Split, method: str, k: float, scope: Scop
     left = {name: 1 - share for name, share in sparsity(net, per_layer=True).items()}
     work = macs(shrink(net), split.images[:1]).nonzero
     first = next(iter(kept.values()))
-    return _Explored(_flat(weights), _flat(kept), first, left, work, evaluate(net, split).accuracy)
+    pixels = first if method == "weights" and first.dim() == 2 and first.shape[1] == 784 else None
+    return _Explored(_flat(weights), _flat(kept), pixels, left, work, evaluate(net, split).accuracy)
 
 
 def _flat(tensors: dict[str, Tensor]) -> Tensor:
@@ -94,8 +95,8 @@ def _draw_explored(shown: _Explored, line: Sequence[_Explored], k: float, images
     figure, (left, middle, right) = plots.figure(columns=3, width=9.5, height=2.9, layout=None)
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.18, top=0.9, wspace=0.45)
     plots.kept_histogram(shown.weights, shown.kept, left)
-    if shown.first.dim() == 2 and shown.first.shape[1] == 784:
-        plots.kept_per_pixel(shown.first, middle)
+    if shown.pixels is not None:
+        plots.kept_per_pixel(shown.pixels, middle)
     else:
         plots.layer_bars(shown.layers, middle)
     costs, accuracies = [max(point.multiplications, 1) for point in line], [point.accuracy for point in line]

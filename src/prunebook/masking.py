@@ -5,7 +5,7 @@ tensor. Its ``kept(w)`` returns a new bool tensor, True = kept: the deterministi
 sampling. A mask whose hardening has to fold something into the kept weights also has
 ``hardened_weight(w)``. ``Mask`` is the constant one, and what every other becomes when hardened.
 
-Chapter: book/dense.ipynb
+Chapter: book/weights.ipynb
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ A zero costs as much time as any other number; a unit that is gone costs none. R
 removing row j there and column j in each layer that reads it. A unit without incoming weights still says
 act(bias), always the same, so the layers that read it take that over into their own biases.
 
-Chapter: book/dense.ipynb
+Chapter: book/units.ipynb
 """
 
 import copy

@@ -3,7 +3,7 @@
 A unit is an output of a layer: a row of a linear layer, a filter of a convolution. Its weights, its bias and
 its share of a BatchNorm that follows are masked together: it says nothing, and ``shrink`` can remove it.
 
-Chapter: book/dense.ipynb
+Chapter: book/units.ipynb
 """
 
 import warnings

@@ -3,7 +3,7 @@
 k counts the original weights, whatever was pruned before: 50 and then 80 is 80. Of equal weights the one with
 the lower index goes first, in the order of the layers and row by row within each.
 
-Chapter: book/dense.ipynb
+Chapter: book/weights.ipynb
 """
 
 import math
