@@ -121,7 +121,7 @@ def test_sliders_move_by_keyboard_without_a_kernel(site, server, chromium):
     for name in slider_pages(site):
         page, wrong = visit(chromium, server + name, server)
         for slider in page.locator(".frame-slider").all():
-            knob, image = slider.locator("input"), slider.locator("img")
+            knob, image = slider.locator("input[type=range]"), slider.locator("img")
             knob.focus()
             page.keyboard.press("Home")
             first = image.get_attribute("src"), image.get_attribute("alt")
@@ -132,6 +132,11 @@ def test_sliders_move_by_keyboard_without_a_kernel(site, server, chromium):
             assert knob.get_attribute("aria-valuetext").endswith(slider.locator("p").inner_text())
             page.keyboard.press("End")
             assert knob.input_value() == knob.get_attribute("max")
+            for choice in slider.locator("fieldset").all():
+                before = image.get_attribute("src")
+                choice.locator("input:checked").focus()
+                page.keyboard.press("ArrowRight")
+                assert image.get_attribute("src") != before
         assert wrong == []
         page.close()
 
@@ -142,7 +147,7 @@ def test_sliders_move_by_finger(site, server, chromium):
         page = context.new_page()
         page.goto(server + name)
         for slider in page.locator(".frame-slider").all():
-            knob = slider.locator("input")
+            knob = slider.locator("input[type=range]")
             knob.scroll_into_view_if_needed()
             box = knob.bounding_box()
             page.touchscreen.tap(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
