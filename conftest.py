@@ -14,7 +14,7 @@ from nbval.plugin import IPyNbFile
 
 from prunebook.data import data_folder, fetch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parent
 
 # Notebook kernels inherit these: no bars in outputs, one order of sets.
 os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
