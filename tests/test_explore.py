@@ -1,4 +1,4 @@
-"""The slider that prunes shows what pruning by hand gives."""
+"""The sliders show what pruning by hand, and finding a threshold by hand, gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 import prunebook as pb
 from prunebook import explore
-from prunebook.explore import SCOPES, STOPS
+from prunebook.explore import RATIOS, SCOPES, STOPS, TAUS
 
 
 @pytest.fixture
@@ -76,3 +76,99 @@ def test_refuses_an_unknown_method_and_an_empty_sample(net, data):
         pb.explore_k(net, data, "neurons")
     with pytest.raises(ValueError, match="sample must be"):
         pb.explore_k(net, data, sample=0)
+
+
+def test_a_run_is_scrubbed_epoch_by_epoch(net, data):
+    pruning = pb.AdaptivePruning(net, r=0.5)
+    moments = [pb.moment(pruning, {"epoch": epoch, "valid_accuracy": 0.25 * epoch}) for epoch in (1, 2)]
+    with torch.no_grad():
+        pb.dense_weight(net[1]).zero_()
+    slider = pb.explore_run(moments)
+    assert slider.stops == [1, 2]
+    assert slider.start == 1
+    kept = f"{15_880 - 7_940:,} of 15,880 weights kept"
+    assert all(kept in readout and "r = 0.500" in readout for readout in slider.readouts)
+    assert "25.0%" in slider.readouts[0]
+    assert "50.0%" in slider.readouts[1]
+    assert moments[0].weights.count_nonzero() > 15_000, "a moment is a copy"
+
+
+def test_a_run_without_epochs_cannot_be_scrubbed():
+    with pytest.raises(ValueError, match="at least one epoch"):
+        pb.explore_run([])
+
+
+def test_each_ratio_says_its_threshold_density_and_slope():
+    scores = torch.rand(100_000, generator=torch.Generator().manual_seed(0))  # uniform: t(r) = r, f = 1
+    slider = pb.explore_ratio(scores)
+    assert len(slider.frames) == len(RATIOS)
+    for ratio, readout in zip(RATIOS, slider.readouts, strict=True):
+        said = re.fullmatch(
+            rf"r = {ratio:g}: t = (\S+), density f\(t\) = (\S+), slope dt/dr = (\S+)\.", readout
+        )
+        t, f, slope = map(float, said.groups())
+        assert t == pytest.approx(ratio, abs=0.01)
+        assert f == pytest.approx(1, abs=0.06)
+        assert slope == pytest.approx(1 / f, rel=0.01)
+
+
+def test_ratios_can_be_chosen_and_scores_stay_as_they_are():
+    scores = torch.tensor([[4.0, 1.0], [3.0, 2.0]], requires_grad=True)
+    slider = pb.explore_ratio(scores, [0.5, 1.0])
+    assert slider.stops == [0.5, 1.0]
+    assert "t = 4.0000" in slider.readouts[1]
+    assert scores.tolist() == [[4, 1], [3, 2]]
+    assert scores.grad is None
+
+
+def test_every_ratio_works_on_scores_without_spread():
+    assert "t = 2.0000" in pb.explore_ratio(torch.full((5,), 2.0), [1.0]).readouts[0]
+
+
+def test_refuses_a_ratio_out_of_range_and_scores_that_are_none():
+    with pytest.raises(ValueError, match="r must be"):
+        pb.explore_ratio(torch.rand(10), [1.5])
+    for wrong in (torch.tensor([]), torch.tensor([-1.0, 1.0]), torch.tensor([torch.nan, 1.0])):
+        with pytest.raises(ValueError, match="score"):
+            pb.explore_ratio(wrong, [0.5])
+
+
+def test_every_temperature_says_what_a_mask_by_hand_gives(net, data):
+    slider = pb.explore_tau(net, data, k=80, sample=30)
+    assert len(slider.frames) == len(TAUS)
+    sample = pb.Split(data.valid.images[:30], data.valid.labels[:30])
+    layers = [net[1], net[3]]
+    weights = torch.cat([layer.weight.detach().flatten() for layer in layers])
+    t = float(weights.abs().quantile(0.8))
+    for stop in (0, TAUS.index(0.01), len(TAUS) - 1):
+        tau = TAUS[stop] * float(weights.std(correction=0))
+        mask = ((weights**2 - t**2) / tau).sigmoid()
+        undecided = ((mask > 0.1) & (mask < 0.9)).float().mean()
+        by_hand = net_copy(net)
+        with torch.no_grad():
+            for layer in (by_hand[1], by_hand[3]):
+                layer.weight.mul_(((layer.weight**2 - t**2) / tau).sigmoid())
+        readout = slider.readouts[stop]
+        assert f"tau = {TAUS[stop]:g} x std(W) = {tau:.1e}: " in readout
+        said = float(re.search(r"([\d.]+)% of the weights are undecided", readout)[1])
+        assert said == pytest.approx(100 * float(undecided), abs=0.1)  # t is exact to a cell of its histogram
+        assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in readout
+
+
+def test_the_colder_the_fewer_are_undecided_and_the_network_stays_whole(net, data):
+    before = net[1].weight.clone()
+    softened = [explore._softened(net, data.valid, 90, tau) for tau in TAUS]
+    undecided = [shown.undecided for shown in softened]
+    assert undecided == sorted(undecided, reverse=True)
+    assert undecided[-1] < 0.01
+    assert len({shown.t for shown in softened}) == 1
+    assert torch.equal(net[1].weight, before)
+    assert pb.masks(net) == {}
+
+
+def test_the_temperature_slider_refuses_a_masked_network_and_an_empty_sample(net, data):
+    with pytest.raises(ValueError, match="sample must be"):
+        pb.explore_tau(net, data, sample=0)
+    pb.prune_weights(net, 50)
+    with pytest.raises(ValueError, match="without mask"):
+        pb.explore_tau(net, data)

@@ -111,3 +111,96 @@ def test_cost_curve_is_logarithmic_and_in_percent():
     plots.cost_curve([10, 1000], [0.5, 0.9], ax, "multiplications")
     assert ax.get_xscale() == "log"
     assert ax.lines[0].get_xydata().tolist() == [[10, 50], [1000, 90]]
+
+
+def test_a_path_marks_the_epoch_that_is_shown():
+    _, (ax,) = plots.figure()
+    plots.path([1, 2, 3], [0.5, 0.7, 0.8], ax, now=2, ylabel="ratio r")
+    line, dot = ax.lines
+    assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.7], [3, 0.8]]
+    assert dot.get_xydata().tolist() == [[2, 0.7]]
+    assert ax.get_ylabel() == "ratio r"
+    assert len(plots.path([1], [0.5], plots.figure()[1][0]).lines) == 1
+
+
+def test_paths_of_one_setting_share_a_colour_and_a_label():
+    rows = pd.DataFrame({"r": [0.1, 0.1, 0.5], "ratios": ["0.2 0.3", "0.2 0.4", "0.6 0.7"]})
+    _, (ax,) = plots.figure()
+    plots.paths(rows, "ratios", ax, by=["r"])
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.2, 0.3], [0.2, 0.4], [0.6, 0.7]]
+    first, second, other = (line.get_color() for line in ax.lines)
+    assert first == second != other
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["r 0.1", "r 0.5"]
+
+
+def test_cumulative_leads_from_the_share_to_the_threshold():
+    _, (ax,) = plots.figure()
+    plots.cumulative(torch.tensor([1.0, 4.0]), torch.tensor([0.0, 1.0]), ax, t=2.0, r=0.5)
+    curve, way, point = (line.get_xydata().tolist() for line in ax.lines)
+    assert curve == [[1, 0], [4, 1]]
+    assert way == [[0, 0.5], [2, 0.5], [2, 0]]
+    assert point == [[2, 0.5]]
+
+
+def test_density_is_grey_below_the_threshold():
+    _, (ax,) = plots.figure()
+    plots.density_at(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 2.0, 1.0]), ax, t=1.0, f=2.0)
+    assert ax.lines[0].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1]]
+    assert ax.lines[-1].get_xydata().tolist() == [[1, 2]]
+    assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == 1
+    _, (plain,) = plots.figure()
+    plots.density_at(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]), plain)
+    assert len(plain.lines) == 1
+    assert not plain.collections
+
+
+def test_tangent_has_the_slope_and_goes_through_the_point():
+    _, (ax,) = plots.figure()
+    plots.quantile_tangent(torch.tensor([0.0, 8.0]), torch.tensor([0.0, 1.0]), ax, r=0.25, t=2.0, slope=8.0)
+    curve, tangent, point = ax.lines
+    assert curve.get_xydata().tolist() == [[0, 0], [1, 8]]
+    assert (tangent.get_xy1(), tangent.get_slope()) == ((0.25, 2), 8)
+    assert point.get_xydata().tolist() == [[0.25, 2]]
+
+
+def test_loglog_draws_each_column_and_leaves_gaps():
+    _, (ax,) = plots.figure()
+    plots.loglog({"a": [1, 10], "b": [2, float("nan")]}, [10, 100], ax, "n", "ms")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    assert ax.lines[0].get_xydata().tolist() == [[10, 1], [100, 10]]
+
+
+def test_mask_curve_marks_the_threshold_on_both_sides():
+    _, (ax,) = plots.figure()
+    plots.mask_curve(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([1.0, 0.25, 1.0]), ax, threshold=0.5)
+    curve, *sides = ax.lines
+    assert curve.get_xydata().tolist() == [[-1, 1], [0, 0.25], [1, 1]]
+    assert [line.get_xdata()[0] for line in sides] == [-0.5, 0.5]
+
+
+def test_masked_histogram_counts_weights_before_and_after_the_mask():
+    weights = torch.tensor([-2.0, -0.5, 0.5, 2.0])
+    _, (ax,) = plots.figure()
+    plots.masked_histogram(weights, weights * torch.tensor([1.0, 0.0, 0.0, 0.25]), ax, bins=4)
+    assert heights(ax) == {"w": [1, 1, 1, 1], "m(w) w": [1, 0, 3, 0]}
+
+
+def test_temperature_curve_goes_from_hot_to_frozen_in_percent():
+    _, (ax,) = plots.figure()
+    plots.temperature_curve([1, 0.1], [0.5, 0.9], ax)
+    assert ax.lines[0].get_xydata().tolist() == [[1, 50], [0.1, 90]]
+    assert ax.get_xscale() == "log"
+    assert ax.get_xlim() == (2, 0.05)
+
+
+def test_weight_moves_tell_who_crossed_the_threshold():
+    before, after = torch.tensor([-3.0, 1.0, 2.0, 0.5]), torch.tensor([4.0, -5.0, 1.0, 0.0])
+    _, (ax,) = plots.figure()
+    plots.weight_moves(before, after, torch.tensor([True, True, False, False]), ax, threshold=1.5)
+    points = {line.get_label(): line.get_xydata().tolist() for line in ax.lines[:3]}
+    assert points == {
+        "pruned at the end": [[2, 1], [0.5, 0]],
+        "kept, and large before": [[3, 4]],
+        "kept, but small before": [[1, 5]],
+    }

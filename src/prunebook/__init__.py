@@ -1,10 +1,12 @@
 """Neural network pruning in PyTorch: the package behind The Pruning Book."""
 
+from prunebook.adaptive import AdaptivePruning, settled
 from prunebook.chapters import expect, is_quick, quick, setup, table
 from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
+from prunebook.density import fft_kde, quantile
 from prunebook.devices import device
-from prunebook.explore import explore_k
+from prunebook.explore import explore_k, explore_ratio, explore_run, explore_tau, moment
 from prunebook.masking import (
     attach,
     attach_all,
@@ -18,6 +20,7 @@ from prunebook.masking import (
 )
 from prunebook.models import lenet5, lenet_300_100, mlp
 from prunebook.shrinking import Report, recalibrate, shrink
+from prunebook.soft import SoftPruning, soft_mask
 from prunebook.training import History, Score, evaluate, fit, linear_decay
 from prunebook.units import prune_units
 from prunebook.weights import (
@@ -35,12 +38,14 @@ from prunebook.widgets import FrameSlider
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptivePruning",
     "Costs",
     "Data",
     "FrameSlider",
     "History",
     "Report",
     "Score",
+    "SoftPruning",
     "Split",
     "attach",
     "attach_all",
@@ -52,7 +57,11 @@ __all__ = [
     "evaluate",
     "expect",
     "explore_k",
+    "explore_ratio",
+    "explore_run",
+    "explore_tau",
     "exponential",
+    "fft_kde",
     "fit",
     "harden",
     "is_quick",
@@ -64,17 +73,21 @@ __all__ = [
     "maskable",
     "masks",
     "mlp",
+    "moment",
     "one_shot",
     "prune_gradually",
     "prune_units",
     "prune_weights",
+    "quantile",
     "quick",
     "recalibrate",
     "rewind",
     "sensitivity",
     "set_masks",
+    "settled",
     "setup",
     "shrink",
+    "soft_mask",
     "sparsity",
     "table",
 ]

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunebook.compare import fill, seed_experiment
+from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
+from prunebook.compare import fill_pruning, seed_experiment
 from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
 
 
@@ -32,6 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--table", type=Path, default=Path("book/results/pruning.csv"), help="the file to fill"
     )
     pruning.set_defaults(run=_pruning)
+    adaptive = commands.add_parser(
+        "adaptive",
+        help="fill the table of the chapter on adaptive pruning",
+        description="Train 784-512-512-10 on MNIST with learned ratios, and write a row for each run. "
+        "Started again, it goes on where it stopped.",
+    )
+    adaptive.add_argument(
+        "experiments", nargs="*", choices=EXPERIMENTS, default=EXPERIMENTS, help="which (default: all)"
+    )
+    adaptive.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on (default 5)")
+    adaptive.add_argument(
+        "--table", type=Path, default=Path("book/results/adaptive.csv"), help="the file to fill"
+    )
+    adaptive.set_defaults(run=_adaptive)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
 
@@ -48,7 +63,15 @@ def _data(chosen: argparse.Namespace) -> int:
 
 def _pruning(chosen: argparse.Namespace) -> int:
     runs = [run for seed in range(chosen.seeds) for run in seed_experiment(seed)]
-    rows = len(list(fill(runs, chosen.table, load_data("mnist"))))
+    rows = len(list(fill_pruning(runs, chosen.table, load_data("mnist"))))
+    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
+    return 0
+
+
+def _adaptive(chosen: argparse.Namespace) -> int:
+    names = list(chosen.experiments)
+    runs = [run for name in names for seed in range(chosen.seeds) for run in adaptive_runs(name, seed)]
+    rows = len(list(fill_adaptive(runs, chosen.table, load_data("mnist"))))
     print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
     return 0
 

@@ -1,7 +1,6 @@
 """Long runs as small tables: train, prune, fine-tune, measure, a row for each; in `book/results/`.
 
-`python -m prunebook pruning` writes the table of the chapters on weights and units. Rows are written as they
-are measured; a run that was stopped goes on where it stopped.
+`python -m prunebook pruning` writes the table of the chapters on weights and units.
 
 Chapter: book/weights.ipynb
 """
@@ -9,22 +8,19 @@ Chapter: book/weights.ipynb
 from __future__ import annotations
 
 import copy
-import csv
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from prunebook.data import Data
 from prunebook.masking import sparsity
 from prunebook.models import mlp
+from prunebook.tables import fill, versions
 from prunebook.training import evaluate, fit, linear_decay
 from prunebook.units import prune_units
 from prunebook.weights import prune_weights
@@ -88,14 +84,14 @@ def fine_tune(net: nn.Module, data: Data, epochs: int = TUNE_EPOCHS, seed: int =
 
 
 def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
-    """Prune, fine-tune and measure one run; return its row."""
+    """Prune, fine-tune and measure one run; return what its row says besides the run itself."""
     start = time.perf_counter()
     net = prune(dense, run.method, run.k)
     if run.epochs_after:
         fine_tune(net, data, run.epochs_after, run.seed)
     total = sum(layer.weight.numel() for layer in net if isinstance(layer, nn.Linear))
     density = 1 - sparsity(net)
-    return asdict(run) | {
+    return {
         "network": "-".join(map(str, SIZES)),
         "data": data.name,
         "density": round(density, 8),
@@ -104,49 +100,12 @@ def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
         "test_accuracy": round(evaluate(net, data.test).accuracy, 6),
         "seconds": round(time.perf_counter() - start, 2),
         "device": str(data.train.labels.device),
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "versions": versions(),
         "settings": SETTINGS,
     }
 
 
-def key(row: dict[str, object]) -> Run:
-    """Return the run that a row, fresh or read from a file, belongs to."""
-    return Run(str(row["method"]), float(str(row["k"])), int(str(row["seed"])), int(str(row["epochs_after"])))
-
-
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """Return the rows of a table, none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [dict(row) for row in csv.DictReader(file)]
-
-
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Write the table anew with one row more, at once: a reader finds the old table or the new one."""
-    rows: list[dict[str, object]] = [*read_rows(path), row]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".csv.partial")
-    with partial_path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial_path, path)
-
-
-def missing(runs: Sequence[Run], path: Path) -> list[Run]:
-    """Return the runs that have no row yet."""
-    done = {key(row) for row in read_rows(path)}
-    return [run for run in runs if run not in done]
-
-
-def fill(runs: Sequence[Run], path: Path, data: Data) -> Iterator[dict[str, object]]:
+def fill_pruning(runs: Sequence[Run], path: Path, data: Data) -> Iterator[dict[str, object]]:
     """Run what is missing and append its rows; each seed's dense network is trained once."""
-    todo = missing(runs, path)
-    networks: dict[int, nn.Sequential] = {}
-    for run in tqdm(todo, unit="run", desc=path.stem):
-        if run.seed not in networks:
-            networks = {run.seed: train_dense(data, run.seed)}
-        row = measure(networks[run.seed], run, data)
-        append_row(path, row)
-        yield row
+    dense = lru_cache(maxsize=1)(partial(train_dense, data))
+    yield from fill(runs, path, lambda run: measure(dense(run.seed), run, data))

@@ -1,4 +1,4 @@
-"""A slider that prunes: every stop a pruned copy of the reader's network, with its accuracy and its cost.
+"""Sliders to explore with: k and temperature on copies of the reader's network, the ratio r on its scores.
 
 Chapter: book/weights.ipynb
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from prunebook import plots
+from prunebook.adaptive import AdaptivePruning
 from prunebook.costs import macs
 from prunebook.data import Data, Split
+from prunebook.density import GRID, fft_kde, quantile
 from prunebook.masking import dense_weight, maskable, masks, parameter_name, sparsity
 from prunebook.shrinking import shrink
+from prunebook.soft import SoftPruning, soft_mask, thresholds
 from prunebook.training import evaluate
 from prunebook.units import prune_units
 from prunebook.weights import Scope, prune_weights
@@ -26,6 +29,8 @@ from prunebook.widgets import FrameSlider
 
 SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
 STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # 399 weights of LeNet-300-100 are left at the last
+TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from hot to frozen, times std(W)
+RATIOS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99)
 
 
 def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int = 2000) -> FrameSlider:
@@ -44,9 +49,7 @@ def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int
     """
     if method not in ("weights", "units"):
         raise ValueError(f"method must be 'weights' or 'units', not {method!r}")
-    if sample < 1:
-        raise ValueError(f"sample must be at least 1, not {sample}")
-    split = Split(data.valid.images[:sample], data.valid.labels[:sample])
+    split = _first(data.valid, sample)
     pruned = {(k, name): _explored(model, split, method, k, SCOPES[name]) for name in SCOPES for k in STOPS}
 
     def draw(k: float, scope: str) -> tuple[Figure, str]:
@@ -108,3 +111,171 @@ def _draw_explored(shown: _Explored, line: Sequence[_Explored], k: float, images
         f"k = {k:g} %: kept {kept:,} of {total:,} weights; {shown.accuracy:.1%} of {images:,} validation "
         f"images right; {shown.multiplications:,} multiplications for an image."
     )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A network with adaptive masks at the end of an epoch: what `explore_run` shows of it."""
+
+    row: Mapping[str, float]  # of the history: epoch, valid_accuracy
+    r: float
+    tau: float
+    weights: Tensor
+    kept: Tensor
+    first: Tensor  # the mask of the first layer
+
+
+def moment(pruning: AdaptivePruning, row: Mapping[str, float]) -> Moment:
+    """Copy what `explore_run` shows; for `fit(on_epoch=lambda row: moments.append(moment(pruning, row)))`."""
+    weights = {name: dense_weight(layer).detach() for name, layer in maskable(pruning.model).items()}
+    found = masks(pruning.model)
+    kept = {
+        name: found.get(parameter_name(name, "weight"), torch.ones_like(weight, dtype=torch.bool))
+        for name, weight in weights.items()
+    }
+    first = next(iter(kept.values()))
+    return Moment(dict(row), pruning.r, pruning.tau, _flat(weights).clone(), _flat(kept), first)
+
+
+def explore_run(moments: Sequence[Moment]) -> FrameSlider:
+    """Make a slider that scrubs through a run: r, tau, the weights and what the first layer keeps.
+
+    Args:
+        moments: one for each epoch, in order; their first layer reads images of 28 x 28.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not moments:
+        raise ValueError("moments must hold at least one epoch, got none")
+
+    by_epoch = {int(shown.row["epoch"]): shown for shown in moments}
+
+    def draw(epoch: int) -> tuple[Figure, str]:
+        return _draw_moment(by_epoch[epoch], moments)
+
+    return FrameSlider(draw, list(by_epoch), label="epoch", start=len(by_epoch) - 1)
+
+
+def _draw_moment(shown: Moment, run: Sequence[Moment]) -> tuple[Figure, str]:
+    figure, (ratio, tau, weights, pixels) = plots.figure(columns=2, rows=2, width=7, height=4.8, layout=None)
+    figure.subplots_adjust(left=0.11, right=0.97, bottom=0.11, top=0.95, wspace=0.35, hspace=0.42)
+    epoch, epochs = shown.row["epoch"], [other.row["epoch"] for other in run]
+    plots.path(epochs, [other.r for other in run], ratio, epoch, "ratio r")
+    plots.path(epochs, [other.tau for other in run], tau, epoch, "temperature tau")
+    tau.set_yscale("log")
+    plots.kept_histogram(shown.weights, shown.kept, weights)
+    plots.kept_per_pixel(shown.first, pixels)
+    kept, total, accuracy = int(shown.kept.sum()), shown.kept.numel(), shown.row["valid_accuracy"]
+    return figure, (
+        f"Epoch {epoch:g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; {kept:,} of {total:,} weights kept; "
+        f"{accuracy:.1%} of the validation images right."
+    )
+
+
+def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlider:
+    """Make a slider for the ratio r: the threshold t(r) on the CDF, on the density, and with its tangent.
+
+    Args:
+        scores: as for `quantile`, at least two, such as the absolute weights of a network.
+        ratios: the stops, each in [0, 1].
+
+    Raises:
+        ValueError: as `quantile` does.
+    """
+    flat = scores.detach().flatten().float().cpu()
+    points, density = fft_kde(flat, grid=GRID, bandwidth="silverman")
+    ordered = flat.sort().values
+    shares = torch.linspace(0, 0.999, 400)  # the last of the tail would press the rest against the axis
+    thresholds = ordered[(shares * (len(ordered) - 1)).long()]
+    seen = points <= thresholds[-1]
+
+    def draw(ratio: float) -> tuple[Figure, str]:
+        r = torch.tensor(ratio, requires_grad=True)
+        t = quantile(flat, r)
+        (slope,) = torch.autograd.grad(t, r)
+        # fixed margins: to find them anew would take longer than the rest of the frame
+        figure, (left, middle, right) = plots.figure(columns=3, width=9.5, height=2.9, layout=None)
+        figure.subplots_adjust(left=0.06, right=0.985, bottom=0.18, top=0.88, wspace=0.35)
+        at, steep = float(t.detach()), float(slope)
+        f = 1 / steep
+        plots.cumulative(thresholds, shares, left, at, ratio)
+        plots.density_at(points[seen], density[seen], middle, at, f)
+        plots.quantile_tangent(thresholds, shares, right, ratio, at, steep)
+        titles = f"share below t: {ratio:g}", f"density at t: {f:.3g}", f"slope: 1 / {f:.3g} = {steep:.3g}"
+        for ax, title in zip((left, middle, right), titles, strict=True):
+            ax.set_title(title, fontsize=9)
+        return figure, f"r = {ratio:g}: t = {at:.4f}, density f(t) = {f:.3g}, slope dt/dr = {steep:.3g}."
+
+    return FrameSlider(draw, ratios, label="r", start=len(ratios) // 2)
+
+
+def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000) -> FrameSlider:
+    """Make a slider for the temperature of a soft mask, one over all layers: mask, weights, accuracy.
+
+    Nothing is retrained. Accuracy is measured on the first `sample` validation images, and says so.
+
+    Args:
+        model: a network without masks that takes the images of `data`; copies of it are masked.
+        data: as `load_data` gives it.
+        k: percent of the weights below the threshold, 0 to 100.
+        sample: how many validation images, at least 1.
+
+    Raises:
+        ValueError: k or the sample is out of range, or the model is masked already.
+    """
+    split = _first(data.valid, sample)
+    softened = {tau: _softened(model, split, k, tau) for tau in TAUS}
+
+    def draw(tau: float) -> tuple[Figure, str]:
+        return _draw_softened(softened[tau], list(softened.values()), tau, len(split))
+
+    return FrameSlider(draw, TAUS, label="temperature, times std(W)", start=TAUS.index(0.01))
+
+
+@dataclass(frozen=True)
+class _Softened:
+    """A copy under a soft mask, reduced to what a frame shows."""
+
+    weights: Tensor
+    mask: Tensor
+    t: float
+    tau: float  # in the units of w^2
+    accuracy: float
+
+    @property
+    def undecided(self) -> float:
+        """The share of weights that the mask neither keeps nor prunes, 0 to 1."""
+        return float(((self.mask > 0.1) & (self.mask < 0.9)).float().mean())
+
+
+def _softened(model: nn.Module, split: Split, k: float, tau: float) -> _Softened:
+    net = copy.deepcopy(model)
+    absolute = SoftPruning(net, k, tau=tau, scope="global").tau
+    t = float(thresholds(net)[0].t)
+    weights = _flat({name: dense_weight(layer).detach() for name, layer in maskable(net).items()})
+    return _Softened(weights, soft_mask(weights, t, absolute), t, absolute, evaluate(net, split).accuracy)
+
+
+def _draw_softened(
+    shown: _Softened, line: Sequence[_Softened], tau: float, images: int
+) -> tuple[Figure, str]:
+    figure, (left, middle, right) = plots.figure(columns=3, width=9.5, height=2.9, layout=None)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.18, top=0.9, wspace=0.35)
+    points = torch.linspace(-3 * shown.t, 3 * shown.t, 301)
+    plots.mask_curve(points, soft_mask(points, shown.t, shown.tau), left, shown.t)
+    left.set_title(f"{shown.undecided:.1%} undecided", fontsize=9)
+    plots.masked_histogram(shown.weights, shown.mask * shown.weights, middle)
+    plots.temperature_curve(TAUS, [point.accuracy for point in line], right)
+    right.plot(tau, 100 * shown.accuracy, "o", markersize=11, color=plots.ORANGE)
+    right.set_title(f"{shown.accuracy:.1%} of {images:,} validation images", fontsize=9)
+    return figure, (
+        f"tau = {tau:g} x std(W) = {shown.tau:.1e}: {shown.undecided:.1%} of the weights are undecided "
+        f"(0.1 < m < 0.9); {shown.accuracy:.1%} of {images:,} validation images right."
+    )
+
+
+def _first(split: Split, sample: int) -> Split:
+    if sample < 1:
+        raise ValueError(f"sample must be at least 1, not {sample}")
+    return Split(split.images[:sample], split.labels[:sample])

@@ -122,10 +122,7 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
     Raises:
         ValueError: There is a parametrization already, or mask and parameter do not fit.
     """
-    if parametrize.is_parametrized(layer, name):
-        raise ValueError(
-            f"{name} must be without mask, has a {type(_slot(layer, name)[0]).__name__}: bake it first"
-        )
+    _require_unmasked(layer, name)
     _require_initialised(layer, "layer")
     weight = dense_weight(layer, name)
     _require_floating(weight, name)
@@ -147,10 +144,12 @@ def attach_all(
     Raises:
         ValueError: As ``prunable`` and ``attach`` do.
     """
-    holders = _holders(model)
-    attached = {}
-    for name, layer in prunable(model, skip).items():
-        weight = dense_weight(layer)
+    holders, attached = _holders(model), {}
+    weights = {name: dense_weight(layer) for name, layer in prunable(model, skip).items()}
+    for weight in weights.values():  # all checks come before the first change
+        for holder, parameter in holders[weight]:
+            _require_unmasked(holder, parameter)
+    for name, weight in weights.items():
         mask = make_mask(weight)
         attached[name] = Mask(mask) if isinstance(mask, Tensor) else mask
         for holder, parameter in holders[weight]:
@@ -355,6 +354,13 @@ def _own_class(layer: nn.Module) -> None:
     if parametrize.is_parametrized(layer):
         cls = type(layer)
         layer.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+
+
+def _require_unmasked(layer: nn.Module, name: str) -> None:
+    if parametrize.is_parametrized(layer, name):
+        raise ValueError(
+            f"{name} must be without mask, has a {type(_slot(layer, name)[0]).__name__}: bake it first"
+        )
 
 
 def _require_initialised(layer: nn.Module, what: str) -> None:

@@ -154,3 +154,131 @@ def cost_curve(costs: Sequence[float], accuracies: Sequence[float], ax: Axes, xl
     ax.set(xlabel=xlabel, ylabel="accuracy in %", xscale="log", ylim=(0, 102))
     ax.grid(alpha=0.3)
     return ax
+
+
+def path(
+    epochs: Sequence[float], values: Sequence[float], ax: Axes, now: float | None = None, ylabel: str = ""
+) -> Axes:
+    """Draw a value against the epoch, with a large dot at the epoch `now`."""
+    ax.plot(epochs, values, "o-", color=BLUE, markersize=3)
+    if now is not None:
+        ax.plot(now, values[list(epochs).index(now)], "o", color=ORANGE, markersize=10)
+    ax.set(xlabel="epoch", ylabel=ylabel)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def paths(rows: DataFrame, column: str, ax: Axes, by: Sequence[str] = ("r", "lam")) -> Axes:
+    """Draw, for each row, a column that holds a value per epoch, "0.5 0.7 0.8"; a colour for each `by`."""
+    for colour, (setting, group) in zip(COLOURS, rows.groupby(list(by)), strict=False):
+        label = ", ".join(f"{name} {value:g}" for name, value in zip(by, setting, strict=True))
+        for index, text in enumerate(group[column]):
+            values = [float(value) for value in text.split()]
+            ax.plot(
+                range(1, len(values) + 1), values, color=colour, alpha=0.8, label=None if index else label
+            )
+    ax.set(xlabel="epoch", ylabel=column)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def cumulative(
+    thresholds: Tensor, shares: Tensor, ax: Axes, t: float | None = None, r: float | None = None
+) -> Axes:
+    """Draw the share of the scores below each threshold; the point (t, r), with the way from r to t."""
+    ax.plot(thresholds, shares, color=BLUE)
+    if t is not None and r is not None:
+        ax.plot([0, t, t], [r, r, 0], "--", color=GREY, linewidth=1)
+        ax.plot(t, r, "o", color=ORANGE)
+    ax.set(xlabel="t", ylabel="share below t", xlim=(0, None), ylim=(0, 1.02))
+    return ax
+
+
+def density_at(
+    points: Tensor, density: Tensor, ax: Axes, t: float | None = None, f: float | None = None
+) -> Axes:
+    """Draw a density over what is never negative, grey where it lies below t; the point (t, f)."""
+    x, y = points.cpu().numpy(), density.cpu().numpy()
+    ax.plot(x, y, color=BLUE)
+    if t is not None:
+        below = x <= t
+        ax.fill_between(x[below], y[below], color=GREY, alpha=0.4, linewidth=0)
+        ax.axvline(t, linestyle="--", color=GREY, linewidth=1)
+    if t is not None and f is not None:
+        ax.plot(t, f, "o", color=ORANGE)
+    ax.set(xlabel="absolute value", ylabel="density f", xlim=(0, None), ylim=(0, None))
+    return ax
+
+
+def quantile_tangent(thresholds: Tensor, shares: Tensor, ax: Axes, r: float, t: float, slope: float) -> Axes:
+    """Draw t(r), and its tangent at r: the line through (r, t) with the given slope."""
+    ax.plot(shares, thresholds, color=BLUE)
+    ax.axline((r, t), slope=slope, color=ORANGE, linewidth=1.2)
+    ax.plot(r, t, "o", color=ORANGE)
+    ax.set(xlabel="r", ylabel="t(r)", xlim=(0, 1.02), ylim=(0, 1.02 * float(thresholds[-1])))
+    return ax
+
+
+def loglog(
+    columns: Mapping[str, Sequence[float]], x: Sequence[float], ax: Axes, xlabel: str, ylabel: str
+) -> Axes:
+    """Draw columns against x, both axes logarithmic: where a line rises as fast as x, cost is linear."""
+    for (label, column), colour in zip(columns.items(), COLOURS, strict=False):
+        ax.plot(x, column, "o-", color=colour, label=label)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def mask_curve(
+    weights: Tensor, mask: Tensor, ax: Axes, threshold: float, label: str | None = None, colour: str = BLUE
+) -> Axes:
+    """Draw a mask (0..1) over the weights that it belongs to, in order, with the threshold on both sides."""
+    ax.plot(weights.detach().cpu(), mask.detach().cpu(), color=colour, label=label)
+    for side in (-threshold, threshold):
+        ax.axvline(side, color=GREY, linestyle="--", linewidth=1)
+    ax.set(xlabel="weight w", ylabel="mask m(w)", ylim=(-0.03, 1.03))
+    return ax
+
+
+def masked_histogram(weights: Tensor, masked: Tensor, ax: Axes, bins: int = 100) -> Axes:
+    """Draw how many weights have each value, in grey, and on top how many masked weights, as a blue line."""
+    values, masked = (tensor.detach().flatten().float().cpu() for tensor in (weights, masked))
+    edges = torch.linspace(values.min().item(), values.max().item(), bins + 1)
+    counts, masked_counts = (torch.histogram(tensor, edges).hist.numpy() for tensor in (values, masked))
+    ax.stairs(counts, edges.numpy(), fill=True, color=GREY, alpha=0.6, label="w")
+    ax.stairs(masked_counts, edges.numpy(), color=BLUE, linewidth=1.4, label="m(w) w")
+    ax.set(xlabel="weight", ylabel="number of weights", yscale="log", ylim=(0.5, None))
+    ax.legend(frameon=False, fontsize=8, loc="upper right")
+    return ax
+
+
+def temperature_curve(
+    taus: Sequence[float], accuracies: Sequence[float], ax: Axes, label: str | None = None, colour: str = BLUE
+) -> Axes:
+    """Draw accuracy (0..1, in percent) against the temperature: hot on the left, frozen on the right."""
+    ax.plot(taus, [100 * accuracy for accuracy in accuracies], "o-", color=colour, label=label)
+    ax.set(xlabel="temperature, in std(W)", ylabel="accuracy in %", xscale="log", ylim=(0, 102))
+    ax.set_xlim(2 * max(taus), min(taus) / 2)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def weight_moves(before: Tensor, after: Tensor, kept: Tensor, ax: Axes, threshold: float) -> Axes:
+    """Draw the size of each weight after training against that before; `threshold` is the one before.
+
+    Grey: not kept at the end. Blue: kept, and above the threshold before. Orange: kept, and below it before.
+    """
+    x, y = before.detach().flatten().abs().cpu(), after.detach().flatten().abs().cpu()
+    kept, above = kept.flatten().cpu(), x >= threshold
+    for shown, label, colour in (
+        (~kept, "pruned at the end", GREY),
+        (kept & above, "kept, and large before", BLUE),
+        (kept & ~above, "kept, but small before", ORANGE),
+    ):
+        ax.plot(x[shown], y[shown], ".", markersize=2.5, color=colour, label=label)
+    ax.axvline(threshold, color="black", linestyle="--", linewidth=1)
+    ax.set(xlabel="abs(w) before", ylabel="abs(w) after")
+    return ax

@@ -1,0 +1,206 @@
+"""The distribution of the weights from one histogram: quantile, its slope, and the density by FFT-KDE.
+
+Counting n scores on a grid of m cells costs O(n); smoothing the counts with a Gaussian by the fast Fourier
+transform costs O(m log m). Nothing is sorted, nothing leaves the device, and a GPU is never made to wait.
+
+Chapter: book/density.ipynb
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Bandwidth = Literal["scott", "silverman"] | float
+GRID = 4096  # cells between 0 and the largest score
+PIECE = 2**18  # scores counted at a time where there is no GPU: what lies between stays in the cache
+
+
+def quantile(
+    scores: Tensor, r: Tensor | float, grid: int = GRID, bandwidth: Bandwidth = "silverman"
+) -> Tensor:
+    """Return t(r), below which the share r of the scores lies, differentiable with respect to r.
+
+    The backward pass gives dt/dr = 1 / f(t), f the density of the scores by FFT-KDE. It is the only
+    gradient: how t moves with the scores themselves is dropped, so a weight learns through its mask alone.
+
+    Args:
+        scores: at least one, finite, at least 0, of any shape; such as abs(w).
+        r: share of the scores in [0, 1]; a number or a tensor with one element.
+        grid: cells of the histogram, at least 16; t is exact to max(scores) / grid.
+        bandwidth: "scott", "silverman", or the kernel's standard deviation in units of the scores.
+
+    Raises:
+        ValueError: an argument is out of range, or a score is negative, NaN or infinite.
+
+    Source: Pereira, A Gradient-Based Approach to Adaptive Neural Network Pruning, eq. 2.12 to 2.16.
+    """
+    _require_scores(scores, least=0)
+    require_smoothing(grid, bandwidth)
+    flat = widened(scores.detach().flatten())
+    ratio = torch.as_tensor(r, dtype=flat.dtype, device=flat.device)  # a half has too few digits for a share
+    if ratio.numel() != 1 or not 0 <= float(ratio.detach()) <= 1:
+        raise ValueError(f"r must be one share from 0 to 1, got {r}")
+    threshold: Tensor = _Quantile.apply(ratio.reshape(()), flat, grid, bandwidth)
+    return threshold.to(scores.dtype).reshape(ratio.shape)
+
+
+def fft_kde(
+    x: Tensor, grid: int = 1024, bandwidth: Bandwidth = "scott", reflect: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return `grid` points and the density of x at each, by a Gaussian kernel and the FFT.
+
+    The samples are counted on the grid and the counts convolved with the kernel: O(n + m log m) for n
+    samples and m points, where a sum over all samples at each point costs O(n m).
+
+    Args:
+        x: finite samples, at least one, of any shape.
+        grid: number of points m, at least 16, over the samples and 4 bandwidths beyond.
+        bandwidth: "scott" (std(x) n^(-1/5)), "silverman" (0.9 min(std(x), IQR(x) / 1.34) n^(-1/5)), or
+            the kernel's standard deviation. It is never less than the distance of two points.
+        reflect: mirror the density at 0, for samples that cannot be negative such as abs(w). Without it
+            half of the mass near 0 leaks below 0, and the density at 0 is halved.
+
+    Raises:
+        ValueError: an argument is out of range, or a sample is NaN, infinite, or negative with `reflect`.
+
+    Source: Silverman 1982, Applied Statistics 31, AS 176; bandwidths: Silverman 1986, section 3.4.2.
+    """
+    _require_scores(x, least=0 if reflect else -math.inf)
+    require_smoothing(grid, bandwidth)
+    samples = widened(x.detach().flatten())
+    lowest = torch.zeros_like(samples[0]) if reflect else samples.min()
+    spread = float(samples.std(correction=0))
+    kernel = spread * len(samples) ** -0.2 if isinstance(bandwidth, str) else bandwidth
+    cell = float(samples.max() - lowest) / (grid - 8)  # the kernel is as wide as a cell at least
+    least = max(1e-6 * float(samples.abs().max()), 1e-30)  # constant samples have no spread
+    margin = max(4 * kernel, 4 * cell, least)
+    low = lowest if reflect else lowest - margin
+    width = (samples.max() + margin - low) / grid
+    counts = count([samples - low], grid, width * grid)
+    density = smooth(counts, width, kernel_width(counts, width, bandwidth), mirror=reflect)
+    points = low + width * (torch.arange(grid, device=x.device, dtype=samples.dtype) + 0.5)
+    return points, density
+
+
+def count(scores: Sequence[Tensor], grid: int, top: Tensor) -> Tensor:
+    """Return how many scores, flat and in [0, top], lie in each of `grid` equal cells: int64, exact."""
+    counts = torch.zeros(grid, dtype=torch.int64, device=top.device)
+    for part in scores:
+        # a GPU takes all at once; bincount would make it wait, to learn the largest cell
+        for piece in part.split(max(1, len(part)) if part.is_cuda else PIECE):
+            cells = (piece * (grid / top)).int().clamp_(0, grid - 1)
+            if cells.is_cuda:
+                counts.scatter_add_(0, cells.long(), torch.ones_like(counts[:1]).expand(len(cells)))
+            else:  # torch.histc would take four times as long, and count in float32, up to 2^24
+                counts += torch.bincount(cells, minlength=grid)
+    return counts
+
+
+def kernel_width(counts: Tensor, width: Tensor, bandwidth: Bandwidth) -> Tensor:
+    """Return the kernel's standard deviation for counts in cells of `width`; at least one cell."""
+    if not isinstance(bandwidth, str):
+        return torch.full_like(width, bandwidth).maximum(width)
+    mass = counts.to(width.dtype)
+    share = mass / mass.sum()
+    cells = torch.arange(len(counts), device=counts.device, dtype=width.dtype)
+    mean = share @ cells
+    spread = (share @ (cells - mean).square()).sqrt()
+    if bandwidth == "silverman":
+        quarters = torch.linspace(0.25, 0.75, 2, device=counts.device, dtype=width.dtype)
+        quartiles = quantile_cell(counts, quarters)
+        middle = (quartiles[1] - quartiles[0]) / 1.34
+        spread = 0.9 * torch.where(middle > 0, spread.minimum(middle), spread)
+    return (spread * mass.sum() ** -0.2).clamp(min=1.0) * width
+
+
+def smooth(counts: Tensor, width: Tensor, bandwidth: Tensor, mirror: bool) -> Tensor:
+    """Return the density in each cell: counts convolved with a Gaussian, reflected at both ends or at none.
+
+    The kernel's transform is known, exp(-(2 pi f h)^2 / 2), and is the only other factor: two FFTs in all.
+    """
+    mass = counts.to(bandwidth.dtype)
+    line = torch.cat([mass, mass.flip(0) if mirror else torch.zeros_like(mass)])
+    frequency = torch.fft.rfftfreq(len(line), device=line.device, dtype=line.dtype)
+    kernel = torch.exp(-2 * (torch.pi * frequency * (bandwidth / width)).square())
+    smoothed: Tensor = torch.fft.irfft(torch.fft.rfft(line) * kernel, n=len(line))[: len(mass)]
+    return smoothed.clamp(min=0) / (mass.sum() * width)
+
+
+def quantile_cell(counts: Tensor, r: Tensor) -> Tensor:
+    """Return where the share r of the counts is reached, in cells from 0: linear within a cell."""
+    below = counts.cumsum(0)
+    wanted = r * below[-1]
+    cell = torch.searchsorted(below, wanted.ceil().long().clamp(min=1).minimum(below[-1]))
+    own = counts.gather(0, cell)  # counts[cell] would make a GPU wait, to learn the cell
+    inside = (wanted - (below.gather(0, cell) - own)) / own
+    return (cell + inside.clamp(0, 1)).to(r.dtype)
+
+
+def quantile_and_slope(
+    scores: Sequence[Tensor], r: Tensor, grid: int = GRID, bandwidth: Bandwidth = "silverman"
+) -> tuple[Tensor, Tensor]:
+    """Return t(r) and dt/dr = 1 / f(t) of flat scores, as `quantile` does, but without checks.
+
+    The slope is capped where f vanishes: f counts as one score per bandwidth at least, since fewer say
+    nothing about a density. Scores that are all equal have the slope 0, to within a cell.
+    """
+    top = torch.stack([part.max() for part in scores]).max().clamp(min=1e-30)
+    counts = count(scores, grid, top)
+    width = top / grid
+    cell = quantile_cell(counts, r)
+    h = kernel_width(counts, width, bandwidth)
+    density = smooth(counts, width, h, mirror=True)
+    # the density is known at the middle of each cell: interpolate between the two around t
+    place = (cell - 0.5).clamp(0, grid - 1)
+    left = place.floor().long().clamp(max=grid - 2)
+    f = torch.lerp(density.gather(0, left), density.gather(0, left + 1), place - left)
+    least = 1 / (counts.sum() * h)
+    return cell * width, 1 / f.maximum(least)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return x in float32 at least: halves have too few digits to count and to square."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def require_smoothing(grid: int, bandwidth: Bandwidth) -> None:
+    """Raise a ValueError unless grid and bandwidth are in range."""
+    if not isinstance(grid, int) or isinstance(grid, bool) or grid < 16:
+        raise ValueError(f"grid must be a whole number of at least 16, got {grid!r}")
+    if isinstance(bandwidth, str):
+        if bandwidth not in ("scott", "silverman"):
+            raise ValueError(f"bandwidth must be 'scott', 'silverman' or a number, got {bandwidth!r}")
+    elif not 0 < bandwidth < math.inf:
+        raise ValueError(f"bandwidth must be above 0 and finite, got {bandwidth!r}")
+
+
+class _Quantile(torch.autograd.Function):
+    """t(r) forward, dt/dr = 1 / f(t) backward."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, scores: Tensor, grid: int, bandwidth: Bandwidth) -> Tensor:
+        threshold, slope = quantile_and_slope([scores], r, grid, bandwidth)
+        ctx.save_for_backward(slope)
+        return threshold
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None, None
+
+
+def _require_scores(scores: Tensor, least: float) -> None:
+    if scores.numel() == 0:
+        raise ValueError("there must be at least one score, got an empty tensor")
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be floating point, got {scores.dtype}")
+    low, high = scores.detach().aminmax()
+    if not (low.isfinite() and high.isfinite()):
+        raise ValueError("scores must be finite, got NaN or infinite ones")
+    if low < least:
+        raise ValueError(f"scores must be at least {least}, got {float(low)}")

@@ -1,0 +1,70 @@
+"""Tables of long runs: a row for each run, written as it ends; what was stopped goes on where it stopped.
+
+A run is a frozen dataclass; its fields are the first columns of its row and tell it from the others.
+
+Chapter: book/weights.ipynb
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+Run = TypeVar("Run", bound=Any)
+
+
+def fill(
+    runs: Sequence[Run], path: Path, measure: Callable[[Run], dict[str, object]]
+) -> Iterator[dict[str, object]]:
+    """Measure the runs that have no row yet, append each row as it is there, and yield it."""
+    for run in tqdm(missing(runs, path), unit="run", desc=path.stem):
+        row = asdict(run) | measure(run)
+        append_row(path, row)
+        yield row
+
+
+def missing(runs: Sequence[Run], path: Path) -> list[Run]:
+    """Return the runs that have no row yet."""
+    rows = read_rows(path)
+    return [run for run in runs if not any(is_row_of(run, row) for row in rows)]
+
+
+def is_row_of(run: Any, row: dict[str, object]) -> bool:
+    """Tell whether a row, fresh or read from a file, is that of a run; 0 and 0.0 are the same."""
+    return all(
+        str(row[name]) == str(value) if isinstance(value, str | bool) else float(str(row[name])) == value
+        for name, value in asdict(run).items()
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the rows of a table, none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Write the table anew with one row more, at once: a reader finds the old table or the new one."""
+    rows: list[dict[str, object]] = [*read_rows(path), row]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".csv.partial")
+    with partial_path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial_path, path)
+
+
+def versions() -> str:
+    """Return the versions that a row states."""
+    return f"python {platform.python_version()}, torch {torch.__version__}"
