@@ -230,7 +230,7 @@ def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000)
     def draw(tau: float) -> tuple[Figure, str]:
         return _draw_softened(softened[tau], list(softened.values()), tau, len(split))
 
-    return FrameSlider(draw, TAUS, label="temperature, times std(W)", start=TAUS.index(0.01))
+    return FrameSlider(draw, TAUS, label="tau / std(W)", start=TAUS.index(0.01))
 
 
 @dataclass(frozen=True)
