@@ -108,7 +108,7 @@ def fill_adaptive(runs: Sequence[AdaptiveRun], path: Path, data: Data) -> Iterat
             trained = train_adaptive(run, data, learned(teacher).path[-1:])
         else:
             raise ValueError(f"method must be one that AdaptiveRun names, got {run.method!r}")
-        return measure(trained, run, data) | {"seconds": round(time.perf_counter() - start, 1)}
+        return measure(trained, run, data) | {"seconds": round(time.perf_counter() - start, 2)}
 
     yield from fill(runs, path, measured)
 
