@@ -148,9 +148,10 @@ def test_fused_is_composed_to_rounding(values, t, log_tau):
     """Both terms of the exponent are rounded, then subtracted; a mask below 1e-12 is 0."""
     w32, t32, tau32 = leaves(values, t, 10**log_tau, dtype=torch.float32)
     w, t, tau = leaves(w32.detach(), t32.detach(), tau32.detach())
-    rounding = 3e-7 * (1 + 3 * (w.detach() ** 2 + t.detach() ** 2) / tau.detach())
+    rounding = 6e-8 * (1 + 3 * (w.detach() ** 2 + t.detach() ** 2) / tau.detach())
     error = fused(w32, t32, tau32).detach().double() - composed(w, t, tau).detach()
-    assert (error.abs() <= w.detach().abs() * rounding + 1e-12).all()
+    # twice: the sigmoid rounds, and so does its product with w
+    assert (error.abs() <= 2 * w.detach().abs() * rounding + 1e-12).all()
     (found,) = torch.autograd.grad(fused(w32, t32, tau32).sum(), w32)
     (wanted,) = torch.autograd.grad(composed(w, t, tau).sum(), w)
     steep = 1 + 2 * w.detach() ** 2 / tau.detach()
