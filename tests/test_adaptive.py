@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import batch, make_data, network, normal
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -18,37 +19,10 @@ from prunebook.masking import bake, dense_weight, harden, masks, sparsity
 from prunebook.soft import soft_mask, thresholds
 
 
-def network(seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
-
-
 def small_mlp(*sizes):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return pb.mlp(sizes)
-
-
-def batch(rows=5, inputs=6):
-    return torch.linspace(-1, 1, rows * inputs).view(rows, inputs)
-
-
-def normal(*shape, dtype=torch.float64, seed=0):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def make_data(n=40):
-    """Three classes of noisy 4 x 4 images; 5 batches of 8."""
-    draw = torch.Generator().manual_seed(0)
-
-    def split(n):
-        labels = torch.arange(n) % 3
-        images = torch.randn(n, 1, 4, 4, generator=draw)
-        images[torch.arange(n), 0, 1, labels] += 3
-        return pb.Split(images, labels)
-
-    return pb.Data(split(n), split(20), split(20), "tiny", ("a", "b", "c"), 0.0, 1.0)
 
 
 def logit(r):

@@ -1,0 +1,33 @@
+"""Small networks and data that the tests of learned masks share."""
+
+import torch
+from torch import nn
+
+import prunebook as pb
+
+
+def network(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+
+
+def batch(rows=5, inputs=6):
+    return torch.linspace(-1, 1, rows * inputs).view(rows, inputs)
+
+
+def normal(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def make_data(n=40):
+    """Three classes of noisy 4 x 4 images; 5 batches of 8."""
+    draw = torch.Generator().manual_seed(0)
+
+    def split(n):
+        labels = torch.arange(n) % 3
+        images = torch.randn(n, 1, 4, 4, generator=draw)
+        images[torch.arange(n), 0, 1, labels] += 3
+        return pb.Split(images, labels)
+
+    return pb.Data(split(n), split(20), split(20), "tiny", ("a", "b", "c"), 0.0, 1.0)
