@@ -31,3 +31,25 @@ def make_data(n=40):
         return pb.Split(images, labels)
 
     return pb.Data(split(n), split(20), split(20), "tiny", ("a", "b", "c"), 0.0, 1.0)
+
+
+def make_pages(classes=("a", "b", "<c>"), mean=0.5, std=0.25):
+    """One noisy image of 28 x 28 for each class, in every split."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (len(classes), 1, 28, 28), generator=draw) / 255
+    split = pb.Split((images - mean) / std, torch.arange(len(classes)))
+    return pb.Data(split, split, split, "tiny", classes, mean, std)
+
+
+def sparse(sizes, weights, activation=nn.ReLU, seed=0):
+    """A network of which `weights` weights are left, the first of them masked, with biases of all signs."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = pb.mlp(sizes, activation)
+        scores = [torch.rand_like(layer.weight) for layer in net if isinstance(layer, nn.Linear)]
+    cut = torch.cat([score.flatten() for score in scores]).topk(weights).values.min()
+    for layer, score in zip((layer for layer in net if isinstance(layer, nn.Linear)), scores, strict=True):
+        nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(seed))
+        layer.weight.data *= 10
+        pb.attach(layer, score >= cut)
+    return net

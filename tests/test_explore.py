@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 import prunebook as pb
 from prunebook import explore
-from prunebook.explore import RATIOS, SCOPES, STOPS, TAUS
+from prunebook.explore import CHANCES, GATE_TAUS, RATIOS, SCOPES, STOPS, TAUS
+from prunebook.gumbel import gates
 
 
 @pytest.fixture
@@ -172,3 +174,76 @@ def test_the_temperature_slider_refuses_a_masked_network_and_an_empty_sample(net
     pb.prune_weights(net, 50)
     with pytest.raises(ValueError, match="without mask"):
         pb.explore_tau(net, data)
+
+
+def test_every_gate_temperature_says_what_the_law_gives():
+    slider = pb.explore_gates()
+    assert len(slider.frames) == len(GATE_TAUS) * len(CHANCES)
+    for option, chance in enumerate(CHANCES.values()):
+        for stop, tau in enumerate(GATE_TAUS):
+            readout = slider.readouts[slider.index(stop, [option])]
+            said = re.fullmatch(
+                rf"tau = {tau:g}: (\S+)% of the soft gates lie between 0.1 and 0.9; gradient (\S+) on "
+                r"average with spread (\S+), in truth (\S+)\.",
+                readout,
+            )
+            undecided, mean, _, truth = map(float, said.groups())
+            # soft in 0.1..0.9: logit + noise between -tau ln 9 and tau ln 9, the noise logistic
+            logit, reach = math.log(chance / (1 - chance)), tau * math.log(9)
+            law = sigmoid(reach - logit) - sigmoid(-reach - logit)
+            assert undecided / 100 == pytest.approx(law, abs=0.011)
+            assert truth == pytest.approx(chance * (1 - chance), rel=0.05)
+            if tau == 30:  # hot: all gates near one half, whatever their logit
+                assert mean == pytest.approx(1 / (4 * tau), rel=0.1)
+    cold = re.search(r"gradient (\S+) on average", slider.readouts[slider.index(GATE_TAUS.index(0.1), [1])])
+    assert float(cold[1]) == pytest.approx(0.25, rel=0.1)
+    warm = re.search(r"gradient (\S+) on average", slider.readouts[slider.index(GATE_TAUS.index(1), [1])])
+    assert float(warm[1]) == pytest.approx(1 / 6, rel=0.05)  # the integral of s (1 - s) over 0..1
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def test_gates_refuse_a_temperature_of_0():
+    with pytest.raises(ValueError, match="tau must be"):
+        pb.explore_gates([0.0])
+
+
+def test_a_network_thins_out_epoch_by_epoch(net):
+    pruning = pb.GumbelPruning(net, logit=0.0)
+    moments = []
+    first, last = (gate.logit for gate in gates(net).values())
+    for epoch, opened in ((1, 100), (3, 4)):
+        with torch.no_grad():
+            last.fill_(-8.0)
+            first.fill_(-8.0).flatten()[:opened] = 8.0
+        moments.append(pb.gate_moment(pruning, {"epoch": epoch, "valid_accuracy": epoch / 4}))
+    assert moments[0].counts.sum() == 15_880
+    assert moments[0].counts[-1] == moments[0].kept == 100
+    assert moments[1].pixels.tolist() == [[1] * 4 + [0] * 780]
+    slider = pb.explore_thinning(moments)
+    assert slider.stops == [1, 3]
+    assert slider.start == 1
+    assert "100 gates" in slider.readouts[0]
+    assert "Epoch 3: density 0.059%, 4 gates" in slider.readouts[1]
+    assert "75.0%" in slider.readouts[1]
+    with pytest.raises(ValueError, match="at least one epoch"):
+        pb.explore_thinning([])
+
+
+def test_each_class_says_its_own_paths_and_weights(data):
+    torch.manual_seed(1)
+    pruned = pb.harden(pb.prune_weights(pb.mlp([784, 20, 12, 10]), 98, scope="global"))
+    slider = pb.explore_class(pruned, data)
+    assert slider.stops == list(data.classes)
+    total = sum(int(weight.count_nonzero()) for weight in pb.surviving(pruned))
+    shares = pb.importance(pruned, data.train.images.flatten(1).std(0))
+    for index, readout in enumerate(slider.readouts):
+        lit = pb.surviving(pruned, target=index)
+        routes, edges = pb.count_paths(pruned, target=index), sum(int(w.count_nonzero()) for w in lit)
+        pixels = int(lit[0].any(0).sum())
+        assert f"Class {index}: {routes:,} paths from {pixels} pixels" in readout
+        assert f"{edges:,} of {total:,} weights" in readout
+        assert f"{shares[index].max():.1%} of the strength" in readout
+    assert len(set(slider.frames)) == len(data.classes)

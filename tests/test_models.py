@@ -46,3 +46,22 @@ def test_mlp_refuses_bad_sizes_and_shows_them(sizes):
     with pytest.raises(ValueError, match="at least two whole numbers") as error:
         pb.mlp(sizes)
     assert str(sizes) in str(error.value)
+
+
+def test_random_shift_moves_a_batch_by_at_most_that_many_pixels_and_only_in_training():
+    image = torch.zeros(2, 1, 5, 5)
+    image[..., 2, 2] = 1
+    shift = pb.RandomShift(1)
+    torch.manual_seed(0)
+    moved = torch.stack([shift(image) for _ in range(200)])
+    assert (moved.sum(dim=(-1, -2, -3)) == 1).all()  # the dot is somewhere, in every image
+    assert torch.equal(moved[:, 0], moved[:, 1])  # one move for the whole batch
+    assert int((moved.sum(dim=0)[0, 0] > 0).sum()) == 9  # all nine places around the middle, and no other
+    assert torch.equal(shift.eval()(image), image)
+    assert torch.equal(pb.RandomShift(0)(image), image)
+
+
+@pytest.mark.parametrize("pixels", [-1, 0.5, True])
+def test_random_shift_refuses_what_is_no_number_of_pixels(pixels):
+    with pytest.raises(ValueError, match=f"pixels must be a whole number of at least 0, not {pixels}"):
+        pb.RandomShift(pixels)

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection, PathCollection
 
 from prunebook import plots
+from prunebook.wires import Wires
 
 
 @pytest.fixture(autouse=True)
@@ -204,3 +206,260 @@ def test_weight_moves_tell_who_crossed_the_threshold():
         "kept, and large before": [[3, 4]],
         "kept, but small before": [[1, 5]],
     }
+
+
+def test_gates_are_shown_as_shares_and_compared_as_lines():
+    _, (one, two) = plots.figure(columns=2)
+    sample = torch.tensor([0.1, 0.1, 0.1, 0.9])
+    plots.gate_histogram({"soft": sample}, one, bins=2)
+    plots.gate_histogram({"a": sample, "b": 1 - sample}, two, bins=2)
+    assert heights(one) == {"soft": [75, 25]}
+    assert heights(two) == {"a": [75, 25], "b": [25, 75]}
+    assert one.patches[0].get_fill()
+    assert not two.patches[0].get_fill()
+    assert one.get_legend() is None
+
+
+def test_gradient_noise_is_a_band_around_the_mean_beside_the_truth():
+    _, (ax,) = plots.figure()
+    plots.gradient_noise([0.1, 1.0], [0.2, 0.3], [0.4, 0.1], 0.25, ax)
+    mean, truth = ax.lines
+    assert mean.get_xydata().tolist() == [[0.1, 0.2], [1, 0.3]]
+    assert list(truth.get_ydata()) == [0.25, 0.25]
+    corners = ax.collections[0].get_paths()[0].vertices.tolist()
+    assert {round(y, 6) for x, y in corners if x == 0.1} == {-0.2, 0.6}
+
+
+def test_chances_are_counted_in_equal_bins_and_an_empty_bin_is_white():
+    counts = torch.tensor([[8, 0], [3, 5]])
+    _, (ax, through) = plots.figure(columns=2)
+    plots.chance_histogram(counts[1], ax)
+    steps = ax.patches[0].get_data()
+    assert (steps.values.tolist(), steps.edges.tolist()) == ([3, 5], [0, 0.5, 1])
+    plots.chances_through([1, 2], counts, through)
+    shown = through.collections[0].get_array().reshape(2, 2)
+    assert shown.filled(0).tolist() == [[8, 3], [0, 5]]
+    assert through.get_xlim() == (0, 2)
+
+
+def test_frontier_has_a_point_per_count_with_bars_to_the_worst_and_best_seed():
+    rows = pd.DataFrame(
+        {
+            "method": ["gates"] * 4 + ["linear"],
+            "count": [399, 399, 1331, 1331, 7840],
+            "kept": [390, 398, 1331, 1331, 7840],
+            "test_accuracy": [0.9, 0.94, 0.96, 0.98, 0.92],
+        }
+    )
+    _, (ax,) = plots.figure()
+    plots.frontier(rows, ax)
+    gates, linear = ax.containers
+    assert [gates.get_label(), linear.get_label()] == ["gates", "linear"]
+    assert gates.lines[0].get_xydata().ravel().tolist() == pytest.approx([394, 92, 1331, 97])
+    low, high = gates.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((90, 94))
+    assert ax.get_xscale() == "log"
+
+
+def test_effective_share_is_in_percent_of_the_weights_kept():
+    rows = pd.DataFrame(
+        {"method": ["a", "a", "b"], "density": [0.01, 0.1, 1.0], "effective_density": [0.005, 0.1, 1.0]}
+    )
+    _, (ax,) = plots.figure()
+    plots.effective_share(rows, ax)
+    first, second = ax.lines
+    assert first.get_xydata().ravel().tolist() == pytest.approx([1, 50, 10, 100])
+    assert second.get_xydata().ravel().tolist() == pytest.approx([100, 100])
+    assert ax.get_xscale() == "log"
+
+
+WEIGHTS = [torch.tensor([[2.0, 0, 0], [0, 0, 0], [1.0, -4.0, 0]]), torch.tensor([[3.0, 0, -1.0]])]
+ORDER = [torch.tensor([1, 0, 2]), torch.tensor([2, 0, 1]), torch.tensor([0])]
+
+
+def segments(ax):
+    """The lines between units, layer by layer, as ((x, y), (x, y))."""
+    edges = [each for each in ax.collections if isinstance(each, LineCollection)]
+    return [[[tuple(point) for point in line.tolist()] for line in each.get_segments()] for each in edges]
+
+
+def test_pathways_have_a_line_for_each_weight_between_the_places_of_its_units():
+    _, (ax,) = plots.figure()
+    plots.pathway_drawing(WEIGHTS, ORDER, ax, inputs=["a", "b", "c"], outputs=["y"])
+    first, second = segments(ax)
+    height = {note.get_text(): note.xy[1] for note in ax.texts if len(note.get_text()) == 1}
+    assert height["b"] > height["a"] > height["c"], "inputs stand in the given order, under their own names"
+    # weak weights first: 1 from a to unit 2, 2 from a to unit 0, -4 from b to unit 2
+    assert [line[0][1] for line in first] == pytest.approx([height["a"], height["a"], height["b"]])
+    assert [line[1][1] for line in first] == [0.75, 0.25, 0.75], "unit 2 stands above unit 0, unit 1 nowhere"
+    assert [line[1][1] for line in second] == [height["y"]] * 2
+    assert [text.get_text() for text in ax.texts if " of " in text.get_text()] == [
+        "2 of 3",
+        "2 of 3",
+        "1 of 1",
+    ]
+
+
+def test_pathways_are_red_above_zero_and_blue_below_and_wide_where_strong():
+    _, (ax,) = plots.figure()
+    plots.pathway_drawing(WEIGHTS, ORDER, ax)
+    edges = ax.collections[0]
+    redder = [red > blue for red, _, blue, _ in edges.get_colors().tolist()]
+    assert redder == [True, True, False]
+    assert edges.get_linewidths() == sorted(edges.get_linewidths())
+    assert edges.get_linewidths()[-1] == 3.0
+
+
+def marks(ax):
+    """Places of the marks by the colours of their rims and faces, 0 = black and 1 = white."""
+    found = [each for each in ax.collections if isinstance(each, PathCollection) and len(each.get_offsets())]
+    return [
+        (round(each.get_edgecolors()[0][0], 1), face[0], tuple(place))
+        for each in found
+        for place, face in zip(each.get_offsets().tolist(), each.get_facecolors().tolist(), strict=True)
+    ]
+
+
+def test_an_input_without_weights_is_hollow():
+    _, (ax,) = plots.figure()
+    plots.pathway_drawing(WEIGHTS, ORDER, ax)
+    assert [(face, y) for _, face, (x, y) in marks(ax) if x == 0] == [
+        (1, pytest.approx(1 / 6)),  # c, which is last in the order, has no weight
+        (0, pytest.approx(1 / 2)),
+        (0, pytest.approx(5 / 6)),
+    ]
+    assert len(marks(ax)) == 6, "a hidden unit without weights is not drawn"
+
+
+def test_pathways_outside_the_focus_are_grey():
+    focus = [WEIGHTS[0] * torch.tensor([[1.0], [1.0], [0]]), WEIGHTS[1] * torch.tensor([1.0, 1, 0])]
+    _, (ax,) = plots.figure()
+    plots.pathway_drawing(WEIGHTS, ORDER, ax, focus=focus)
+    coloured = [
+        [len(set(colour[:3])) > 1 for colour in each.get_colors().tolist()] for each in ax.collections[:2]
+    ]
+    assert coloured == [[False, False, True], [False, True]], "grey lines lie below"
+    black = {place for rim, _, place in marks(ax) if rim == 0}
+    lines = {end for each, ends in zip(coloured, segments(ax), strict=True) for end in ends[each.index(True)]}
+    assert black == lines, "units off the focus are grey"
+
+
+def test_image_pathways_start_at_the_places_of_the_pixels():
+    weights = [torch.tensor([[5.0, 0, 0, 0], [0, 0, 0, -5.0]]), torch.eye(2)]
+    order = [torch.arange(4), torch.tensor([1, 0]), torch.arange(2)]
+    _, (ax,) = plots.figure()
+    plots.image_pathways(weights, order, ax, outputs=["0", "1"], picture=torch.arange(4.0))
+    (top_left, left_end), (bottom_right, right_end) = segments(ax)[0]
+    assert top_left[0] < bottom_right[0]
+    assert top_left[1] > bottom_right[1]
+    assert left_end[1] < right_end[1], "unit 1 stands above unit 0"
+    assert ax.images[0].get_array().tolist() == [[0, 1], [2, 3]]
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert (top_left[0] - left) / (right - left) == pytest.approx(0.25)
+    assert (top_left[1] - bottom) / (top - bottom) == pytest.approx(0.75)
+    assert len([mark for mark in marks(ax) if mark[2][0] < left_end[0]]) == 2, (
+        "only pixels with a weight are marked"
+    )
+
+
+def test_networks_without_weights_are_drawn_as_their_ends():
+    weights, order = [torch.zeros(3, 4), torch.zeros(2, 3)], [torch.arange(size) for size in (4, 3, 2)]
+    for draw in (plots.pathway_drawing, plots.image_pathways):
+        figure, (ax,) = plots.figure()
+        draw(weights, order, ax)
+        figure.canvas.draw()
+        assert segments(ax) == [[], []]
+
+
+def test_only_square_images_have_pixels():
+    with pytest.raises(ValueError, match="square images, got 3 inputs"):
+        plots.image_pathways(WEIGHTS, ORDER, plots.figure()[1][0])
+
+
+def test_importance_maps_share_one_scale():
+    _, axes = plots.figure(columns=2)
+    plots.importance_maps(torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 0.5, 0.5]]), axes, ["a", "b"], side=2)
+    assert [ax.images[0].get_array().tolist() for ax in axes] == [
+        [[0.25, 0.75], [0, 0]],
+        [[0, 0], [0.5, 0.5]],
+    ]
+    assert {ax.images[0].get_clim() for ax in axes} == {(0, 0.75)}
+    assert [ax.get_title() for ax in axes] == ["a", "b"]
+    _, (signed,) = plots.figure()
+    plots.importance_maps(torch.tensor([[0.25, -0.75, 0, 0]]), [signed], side=2)
+    assert signed.images[0].get_clim() == (-0.75, 0.75)
+
+
+def test_symmetry_matrix_writes_small_values_and_not_large_ones():
+    _, (small, large) = plots.figure(columns=2)
+    plots.symmetry_matrix(torch.tensor([[1.0, -0.5], [-0.5, 1.0]]), small, ["a", "b"])
+    assert [text.get_text() for text in small.texts] == ["1.00", "-0.50", "-0.50", "1.00"]
+    assert [tick.get_text() for tick in small.get_xticklabels()] == ["a", "b"]
+    assert small.images[0].get_clim() == (-1, 1)
+    plots.symmetry_matrix(torch.eye(11), large)
+    assert not large.texts
+
+
+def test_removal_curves_are_in_percent_by_order():
+    _, (ax,) = plots.figure()
+    orders = {"most important first": [[0.75, 0.25], [0.75, 0.5]], "at random": [[0.5, 0.5]]}
+    plots.removal_curves([0, 100], orders, ax)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert lines == {"most important first": [[0, 75], [100, 37.5]], "at random": [[0, 50], [100, 50]]}
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in band[band[:, 0] == 100].tolist()} == {(100, 25), (100, 50)}
+
+
+def wired():
+    """Pixels 0 and 783 to two units, unit 1 to both classes."""
+    first = Wires(
+        torch.tensor([0, 783]), torch.tensor([0, 1]), torch.tensor([1.0, -2.0]), torch.zeros(2), "ReLU"
+    )
+    second = Wires(torch.tensor([1, 1]), torch.tensor([0, 1]), torch.tensor([3.0, 0.0]), torch.zeros(2), "")
+    return [first, second]
+
+
+def curves(ax):
+    """End points, colours and widths of the wires of each layer."""
+    drawn = [c for c in ax.collections if c.get_paths() and len(c.get_paths()[0].vertices) == 4]
+    ends = [[[*path.vertices[0], *path.vertices[-1]] for path in c.get_paths()] for c in drawn]
+    return (
+        ends,
+        [[mpl.colors.to_hex(e) for e in c.get_edgecolors()] for c in drawn],
+        [c.get_linewidths() for c in drawn],
+    )
+
+
+def test_wiring_goes_from_pixels_to_classes_by_sign_and_size():
+    _, (ax,) = plots.figure()
+    plots.wiring(wired(), ["a", "b"], ax, best=1, widest=2)
+    ends, colours, widths = curves(ax)
+    assert ends[0] == [[0.5, 0.5, 40, 7], [27.5, 27.5, 40, 21]]  # the strongest last: on top
+    assert ends[1] == [[40, 21, 52, 21], [40, 21, 52, 7]]
+    assert colours[0] == [plots.RED, plots.BLUE]
+    assert colours[1] == ["#d9d9d9", plots.RED]
+    assert widths[0] == pytest.approx([2 * (0.08 + 0.92 / 2), 2])
+    assert [(text.get_text(), text.get_fontweight()) for text in ax.texts] == [("a", "normal"), ("b", "bold")]
+
+
+def test_wiring_shows_an_image_and_what_the_wires_carry():
+    _, (ax,) = plots.figure()
+    image = torch.zeros(784)
+    image[783] = 1
+    plots.wiring(wired(), ["a", "b"], ax, [torch.tensor([0.0, 5.0]), torch.tensor([-1.0, 1.0])], image)
+    assert ax.images[0].get_array()[27, 27] == 1
+    assert curves(ax)[1] == [["#d9d9d9", plots.RED], [plots.BLUE, plots.RED]]
+    seen = next(c for c in ax.collections if len(c.get_paths()) == 2 and len(c.get_paths()[0].vertices) == 5)
+    assert seen.get_facecolors()[:, 0].tolist() == [1, 0]
+
+
+def test_poster_has_one_large_picture_and_one_for_each_image(tmp_path):
+    carried = [[torch.tensor([0.0, 5.0]), torch.tensor([-1.0, 1.0])]] * 2
+    figure = plots.poster(wired(), ["a", "b"], torch.zeros(2, 784), carried, "A title", "a line")
+    assert len(figure.axes) == 3
+    assert [text.get_text() for text in figure.texts][:2] == ["A title", "a line"]
+    assert [ax.texts[1].get_fontweight() for ax in figure.axes] == ["normal", "bold", "bold"]
+    figure.savefig(tmp_path / "poster.pdf")
+    figure.savefig(tmp_path / "poster.svg")
+    assert (tmp_path / "poster.pdf").read_bytes().startswith(b"%PDF")
+    assert "<image" not in (tmp_path / "poster.svg").read_text().split("axes_2")[0]  # vectors, no pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pytest
@@ -66,6 +67,21 @@ def test_a_run_that_raises_leaves_the_rows_before_it(tmp_path):
 def test_a_row_is_told_from_others_by_the_fields_of_its_run(row, same):
     whole = {"method": "weights", "k": "50", "seed": "0", "tuned": "False", "accuracy": "0.9"}
     assert tables.is_row_of(Run("weights", 50, 0), whole | row) is same
+
+
+def test_what_another_process_measured_meanwhile_is_not_measured_again(tmp_path):
+    path = tmp_path / "table.csv"
+    one, other = tables.fill(RUNS, path, measure), tables.fill(RUNS[::-1], path, measure)
+    done = [next(one), next(other), *one, *other]
+    assert sorted(map(str, done)) == sorted(str(asdict(run) | measure(run)) for run in RUNS)
+    assert len(tables.read_rows(path)) == len(RUNS)
+
+
+def test_processes_that_write_at_once_lose_no_row(tmp_path):
+    path = tmp_path / "table.csv"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: tables.append_row(path, {"number": number}), range(40)))
+    assert sorted(int(str(row["number"])) for row in tables.read_rows(path)) == list(range(40))
 
 
 def test_there_are_no_rows_where_there_is_no_file(tmp_path):

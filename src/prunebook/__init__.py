@@ -6,7 +6,20 @@ from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
 from prunebook.density import fft_kde, quantile
 from prunebook.devices import device
-from prunebook.explore import explore_k, explore_ratio, explore_run, explore_tau, moment
+from prunebook.exchange import exchange
+from prunebook.explore import (
+    explore_class,
+    explore_gates,
+    explore_k,
+    explore_ratio,
+    explore_run,
+    explore_tau,
+    explore_thinning,
+    gate_moment,
+    moment,
+)
+from prunebook.faithful import agreement, removal
+from prunebook.gumbel import GumbelPruning, gumbel_gate, logistic_noise, two_logit_gate
 from prunebook.masking import (
     attach,
     attach_all,
@@ -18,9 +31,23 @@ from prunebook.masking import (
     set_masks,
     sparsity,
 )
-from prunebook.models import lenet5, lenet_300_100, mlp
+from prunebook.models import RandomShift, lenet5, lenet_300_100, mlp
+from prunebook.onepage import OnePage
+from prunebook.pathways import (
+    components,
+    count_paths,
+    crossings,
+    importance,
+    order_units,
+    paths,
+    reached,
+    surviving,
+    symmetry,
+    twins,
+)
 from prunebook.shrinking import Report, recalibrate, shrink
 from prunebook.soft import SoftPruning, soft_mask
+from prunebook.toy import toy_data, toy_error, train_toy
 from prunebook.training import History, Score, evaluate, fit, linear_decay
 from prunebook.units import prune_units
 from prunebook.weights import (
@@ -42,45 +69,64 @@ __all__ = [
     "Costs",
     "Data",
     "FrameSlider",
+    "GumbelPruning",
     "History",
+    "OnePage",
+    "RandomShift",
     "Report",
     "Score",
     "SoftPruning",
     "Split",
+    "agreement",
     "attach",
     "attach_all",
     "bake",
+    "components",
     "costs",
+    "count_paths",
+    "crossings",
     "cubic",
     "dense_weight",
     "device",
     "evaluate",
+    "exchange",
     "expect",
+    "explore_class",
+    "explore_gates",
     "explore_k",
     "explore_ratio",
     "explore_run",
     "explore_tau",
+    "explore_thinning",
     "exponential",
     "fft_kde",
     "fit",
+    "gate_moment",
+    "gumbel_gate",
     "harden",
+    "importance",
     "is_quick",
     "lenet5",
     "lenet_300_100",
     "linear",
     "linear_decay",
     "load_data",
+    "logistic_noise",
     "maskable",
     "masks",
     "mlp",
     "moment",
     "one_shot",
+    "order_units",
+    "paths",
     "prune_gradually",
     "prune_units",
     "prune_weights",
     "quantile",
     "quick",
+    "reached",
     "recalibrate",
+    "removal",
     "rewind",
     "sensitivity",
     "set_masks",
@@ -89,5 +135,12 @@ __all__ = [
     "shrink",
     "soft_mask",
     "sparsity",
+    "surviving",
+    "symmetry",
     "table",
+    "toy_data",
+    "toy_error",
+    "train_toy",
+    "twins",
+    "two_logit_gate",
 ]

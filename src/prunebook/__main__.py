@@ -10,6 +10,8 @@ from pathlib import Path
 from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
 from prunebook.compare import fill_pruning, seed_experiment
 from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
+from prunebook.gumbel_runs import fill_gumbel, gumbel_runs
+from prunebook.toy import FIRST_SEED, fill_toy, toy_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +49,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--table", type=Path, default=Path("book/results/adaptive.csv"), help="the file to fill"
     )
     adaptive.set_defaults(run=_adaptive)
+    gumbel = commands.add_parser(
+        "gumbel",
+        help="fill the table of the chapter on Gumbel-Softmax pruning",
+        description="Train LeNet-300-100 on MNIST with Gumbel gates down to 0.15 %% of its weights, and the "
+        "networks it is compared with; write a row for each. Started again, it goes on where it stopped; "
+        "several at once, for other seeds, may fill one table.",
+    )
+    gumbel.add_argument("--seeds", type=int, nargs="+", default=range(5), help="which (default: 0 to 4)")
+    gumbel.add_argument(
+        "--table", type=Path, default=Path("book/results/gumbel.csv"), help="the file to fill"
+    )
+    gumbel.set_defaults(run=_gumbel)
+    toy = commands.add_parser(
+        "toy",
+        help="fill the table of the toy in the chapter on pathways",
+        description="Prune 4-10-10-2 on the toy of the reference tutorial, train it dense too, write a row "
+        "for each. Started again, it goes on where it stopped.",
+    )
+    toy.add_argument("--seeds", type=int, default=10, help="how many seeds, from 10 on (default 10)")
+    toy.add_argument("--table", type=Path, default=Path("book/results/toy.csv"), help="the file to fill")
+    toy.set_defaults(run=_toy)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
 
@@ -72,6 +95,20 @@ def _adaptive(chosen: argparse.Namespace) -> int:
     names = list(chosen.experiments)
     runs = [run for name in names for seed in range(chosen.seeds) for run in adaptive_runs(name, seed)]
     rows = len(list(fill_adaptive(runs, chosen.table, load_data("mnist"))))
+    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
+    return 0
+
+
+def _gumbel(chosen: argparse.Namespace) -> int:
+    runs = [run for seed in chosen.seeds for run in gumbel_runs(seed)]
+    rows = len(list(fill_gumbel(runs, chosen.table, load_data("mnist"))))
+    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
+    return 0
+
+
+def _toy(chosen: argparse.Namespace) -> int:
+    runs = [run for seed in range(FIRST_SEED, FIRST_SEED + chosen.seeds) for run in toy_runs(seed)]
+    rows = len(list(fill_toy(runs, chosen.table)))
     print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
     return 0
 

@@ -242,7 +242,7 @@ class Flow:
         if node.op == "output":
             return None, "the network returns them"
         if node.op in ("call_function", "call_method"):
-            return FUNCTIONS.get(node.target), f"{node.name} is not followed"
+            return rule_of(self.model, node), f"{node.name} is not followed"
         if node.op != "call_module":
             return None, f"{node.name} is not followed"
         module = self.module(node)
@@ -250,8 +250,7 @@ class Flow:
             return None, f"{node.target} has hooks"
         if any(self._uses[id(tensor)] > 1 for tensor in tensors(module)):
             return None, f"{node.target} is called twice or shares its parameters"
-        rule = next((rule for kinds, rule in MODULES.items() if isinstance(module, kinds)), None)
-        return rule, f"{node.target} ({type(module).__name__}) is not followed"
+        return rule_of(self.model, node), f"{node.target} ({type(module).__name__}) is not followed"
 
     def _settle(self) -> Tensor:
         """Which ids stay: what is needed, what is tied to it, and one channel of each layer."""
@@ -521,3 +520,13 @@ FUNCTIONS: dict[Any, Rule] = {
     **dict.fromkeys([torch.flatten, torch.reshape, "flatten", "view", "reshape"], _flatten),
     **dict.fromkeys([torch.cat, torch.concat], _cat),
 }
+# Rules that leave every unit on its own: what they make of one unit comes from that unit alone.
+PASSING = (_elementwise, _identity, _prelu, _flatten)
+
+
+def rule_of(model: nn.Module, node: fx.Node) -> Rule | None:
+    """The rule of a module, function or method that a node calls; None where there is none."""
+    if node.op != "call_module":
+        return FUNCTIONS.get(node.target)
+    module = model.get_submodule(str(node.target))
+    return next((rule for kinds, rule in MODULES.items() if isinstance(module, kinds)), None)

@@ -1,4 +1,6 @@
-"""Sliders to explore with: k and temperature on copies of the reader's network, the ratio r on its scores.
+"""Sliders to explore with: k and temperature on copies of the reader's network, r on its scores, classes.
+
+Others show the temperature of gates on draws, and runs with adaptive masks or gates epoch by epoch.
 
 Chapter: book/weights.ipynb
 """
@@ -9,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -19,7 +22,9 @@ from prunebook.adaptive import AdaptivePruning
 from prunebook.costs import macs
 from prunebook.data import Data, Split
 from prunebook.density import GRID, fft_kde, quantile
+from prunebook.gumbel import NOISE_TAIL, GumbelPruning, gates, gumbel_gate
 from prunebook.masking import dense_weight, maskable, masks, parameter_name, sparsity
+from prunebook.pathways import count_paths, importance, order_units, surviving
 from prunebook.shrinking import shrink
 from prunebook.soft import SoftPruning, soft_mask, thresholds
 from prunebook.training import evaluate
@@ -30,6 +35,10 @@ from prunebook.widgets import FrameSlider
 SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
 STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # 399 weights of LeNet-300-100 are left at the last
 TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from hot to frozen, times std(W)
+GATE_TAUS = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10, 30)
+CHANCES = {"open in 1 %": 0.01, "open in 50 %": 0.5, "open in 90 %": 0.9}  # of the draws of a gate
+DRAWS = 20_000
+BINS = 40  # of the probabilities of gates
 RATIOS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99)
 
 
@@ -89,7 +98,7 @@ def _explored(model: nn.Module, split: Split, method: str, k: float, scope: Scop
     return _Explored(_flat(weights), _flat(kept), pixels, left, work, evaluate(net, split).accuracy)
 
 
-def _flat(tensors: dict[str, Tensor]) -> Tensor:
+def _flat(tensors: Mapping[Any, Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
@@ -273,6 +282,163 @@ def _draw_softened(
         f"tau = {tau:g} x std(W) = {shown.tau:.1e}: {shown.undecided:.1%} of the weights are undecided "
         f"(0.1 < m < 0.9); {shown.accuracy:.1%} of {images:,} validation images right."
     )
+
+
+def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
+    """Make a slider for the temperature of a Gumbel gate: soft gates, and the gradient by the logit.
+
+    All frames share the same draws of the noise. The loss is the hard gate itself, so that the true
+    gradient of its mean is p (1 - p), with p the probability of being open.
+
+    Args:
+        taus: the stops, each above 0.
+
+    Raises:
+        ValueError: a temperature is not above 0.
+    """
+    noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0)).logit(eps=NOISE_TAIL)
+    drawn = {(tau, name): _drawn_gates(CHANCES[name], noise, tau) for name in CHANCES for tau in taus}
+
+    def draw(tau: float, chance: str) -> tuple[Figure, str]:
+        return _draw_gates(drawn[tau, chance], [drawn[stop, chance] for stop in taus], CHANCES[chance])
+
+    return FrameSlider(draw, taus, label="tau", start=len(taus) // 2, choices={"chance": list(CHANCES)})
+
+
+@dataclass(frozen=True)
+class _DrawnGates:
+    """Draws of a gate, and what each says about the gradient by its logit."""
+
+    tau: float
+    soft: Tensor
+    gradient: Tensor
+
+    @property
+    def undecided(self) -> float:
+        """The share of draws that are far from both ends, 0 to 1."""
+        return float(((self.soft > 0.1) & (self.soft < 0.9)).float().mean())
+
+
+def _drawn_gates(chance: float, noise: Tensor, tau: float) -> _DrawnGates:
+    logit = torch.full_like(noise, chance).logit_().requires_grad_()
+    (gradient,) = torch.autograd.grad(gumbel_gate(logit, noise, tau).sum(), logit)
+    return _DrawnGates(tau, gumbel_gate(logit.detach(), noise, tau, hard=False), gradient)
+
+
+def _draw_gates(shown: _DrawnGates, line: Sequence[_DrawnGates], chance: float) -> tuple[Figure, str]:
+    # fixed margins: to find them anew would take longer than the rest of the frame
+    figure, (left, right) = plots.figure(columns=2, width=8, height=2.9, layout=None)
+    figure.subplots_adjust(left=0.08, right=0.985, bottom=0.18, top=0.9, wspace=0.3)
+    plots.gate_histogram({"soft": shown.soft}, left)
+    left.set_title(f"open in {(shown.soft > 0.5).float().mean():.1%} of {DRAWS:,} draws", fontsize=9)
+    truth = chance * (1 - chance)
+    means, spreads = ([float(part(gates.gradient)) for gates in line] for part in (torch.mean, torch.std))
+    plots.gradient_noise([gates.tau for gates in line], means, spreads, truth, right)
+    mean, spread = float(shown.gradient.mean()), float(shown.gradient.std())
+    right.plot(shown.tau, mean, "o", markersize=11, color=plots.ORANGE)
+    right.set(title=f"mean {mean:.2g}, spread {spread:.2g}", ylim=(-2 * truth, 6 * truth))
+    right.title.set_fontsize(9)
+    return figure, (
+        f"tau = {shown.tau:g}: {shown.undecided:.1%} of the soft gates lie between 0.1 and 0.9; gradient "
+        f"{mean:.2g} on average with spread {spread:.2g}, in truth {truth:.2g}."
+    )
+
+
+@dataclass(frozen=True)
+class GateMoment:
+    """A network with gates at the end of an epoch: what `explore_thinning` shows of it."""
+
+    row: Mapping[str, float]  # of the history: epoch, valid_accuracy
+    density: float
+    kept: int
+    counts: Tensor  # of the probabilities of being open, in equal bins of 0..1
+    pixels: Tensor  # (1, inputs): open gates of each input of the first layer
+
+
+def gate_moment(pruning: GumbelPruning, row: Mapping[str, float]) -> GateMoment:
+    """Copy what `explore_thinning` shows, for `fit(on_epoch=...)`; the gates are those of weights."""
+    found = [gate.logit.detach().cpu() for gate in gates(pruning.model).values()]
+    counts = torch.histc(_flat(dict(enumerate(found))).sigmoid(), BINS, 0, 1)
+    kept = sum(int((logit > 0).sum()) for logit in found)
+    return GateMoment(dict(row), pruning.density(), kept, counts, (found[0] > 0).sum(0, keepdim=True))
+
+
+def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
+    """Make a slider that scrubs through a run: density, accuracy, the gates, and who reads which pixel.
+
+    Args:
+        moments: in order, each of another epoch; their first layer reads images of 28 x 28.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not moments:
+        raise ValueError("moments must hold at least one epoch, got none")
+    by_epoch = {int(shown.row["epoch"]): shown for shown in moments}
+
+    def draw(epoch: int) -> tuple[Figure, str]:
+        return _draw_thinning(by_epoch[epoch], moments)
+
+    return FrameSlider(draw, list(by_epoch), label="epoch", start=len(by_epoch) - 1)
+
+
+def _draw_thinning(shown: GateMoment, run: Sequence[GateMoment]) -> tuple[Figure, str]:
+    figure, (density, right, chances, pixels) = plots.figure(
+        columns=2, rows=2, width=7, height=4.8, layout=None
+    )
+    figure.subplots_adjust(left=0.11, right=0.94, bottom=0.11, top=0.95, wspace=0.35, hspace=0.42)
+    so_far = [moment for moment in run if moment.row["epoch"] <= shown.row["epoch"]]
+    epochs, now = [moment.row["epoch"] for moment in so_far], shown.row["epoch"]
+    plots.path(epochs, [100 * moment.density for moment in so_far], density, now, "density in %")
+    density.set(yscale="log", ylim=(80 * min(moment.density for moment in run), 120))
+    accuracies = [100 * moment.row["valid_accuracy"] for moment in run]
+    plots.path(epochs, accuracies[: len(epochs)], right, now, "accuracy in %")
+    right.set_ylim(min(accuracies) - 1, max(accuracies) + 1)
+    for ax in (density, right):
+        ax.set_xlim(0, run[-1].row["epoch"] + 1)
+    plots.chance_histogram(shown.counts, chances)
+    chances.set_ylim(0.5, 2 * float(shown.counts.sum()))
+    plots.kept_per_pixel(shown.pixels, pixels)
+    return figure, (
+        f"Epoch {now:g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) above one half; "
+        f"{shown.row['valid_accuracy']:.1%} of the validation images right."
+    )
+
+
+def explore_class(model: nn.Module, data: Data) -> FrameSlider:
+    """Make a slider over the classes: the paths to one of them, lit in the network, and its pixels.
+
+    Behind the pixels lies the mean training image of the class; importance counts how much a pixel varies.
+
+    Args:
+        model: a pruned chain of linear layers that takes the images of `data`, which are square.
+        data: as `load_data` gives it.
+
+    Raises:
+        ValueError: as `surviving`.
+    """
+    order = order_units(model, keep_inputs=True, keep_outputs=True)
+    images, labels, whole = data.train.images.flatten(1), data.train.labels, surviving(model)
+    shares = importance(model, images.std(0))
+
+    def draw(name: str) -> tuple[Figure, str]:
+        index = data.classes.index(name)
+        lit = surviving(model, target=index)
+        grey = images[labels == index].mean(0) * data.std + data.mean
+        # fixed places: to find them anew would take longer than the rest of the frame
+        figure, (left, right) = plots.figure(columns=2, width=9.5, height=4.2, layout=None)
+        left.set_position((0.01, 0.02, 0.66, 0.96))
+        right.set_position((0.7, 0.13, 0.28, 0.74))
+        plots.image_pathways(whole, order, left, data.classes, grey, lit)
+        plots.importance_maps(shares[index : index + 1], [right], [f"importance for {name}"])
+        pixels, edges = int(lit[0].any(0).sum()), sum(int(weight.count_nonzero()) for weight in lit)
+        routes, total = count_paths(model, target=index), sum(int(weight.count_nonzero()) for weight in whole)
+        return figure, (
+            f"Class {name}: {routes:,} paths from {pixels} pixels, along {edges:,} of {total:,} weights; "
+            f"the most important pixel has {shares[index].max():.1%} of the strength."
+        )
+
+    return FrameSlider(draw, data.classes, label="class")
 
 
 def _first(split: Split, sample: int) -> Split:

@@ -8,7 +8,7 @@ sampling. A mask whose hardening has to fold something into the kept weights als
 Chapter: book/weights.ipynb
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -217,6 +217,19 @@ def before_forward(model: nn.Module, refresh: Callable[[nn.Module], None]) -> No
     For masks with state that has to change once per forward, such as noise. ``harden`` ends it.
     """
     model.register_forward_pre_hook(_Refresh(refresh))
+
+
+def optimizer_groups(
+    model: nn.Module, apart: Iterable[tuple[Sequence[nn.Parameter], float]]
+) -> list[dict[str, Any]]:
+    """Return what an optimizer trains: first the model's other parameters, then these at rates of their own.
+
+    Weight decay, which would drag what a mask learns to 0, is off for these.
+    """
+    learned = [([p for p in parameters if p.requires_grad], lr) for parameters, lr in apart]
+    named = [{"params": trained, "lr": lr, "weight_decay": 0.0} for trained, lr in learned if trained]
+    taken = {parameter for trained, _ in learned for parameter in trained}
+    return [{"params": [p for p in model.parameters() if p.requires_grad and p not in taken]}, *named]
 
 
 def harden(model: nn.Module) -> nn.Module:

@@ -8,7 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+class RandomShift(nn.Module):
+    """In training, move each batch of images (n, c, h, w) by up to so many pixels in each direction.
+
+    What leaves on one side comes back on the other, which the empty border of MNIST's digits hides. Put it
+    before a network, as ``nn.Sequential(RandomShift(1), net)``: it has no parameters, and does nothing in
+    evaluation.
+
+    Args:
+        pixels: the most to move by, at least 0.
+
+    Raises:
+        ValueError: pixels is not a whole number of at least 0.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 0:
+            raise ValueError(f"pixels must be a whole number of at least 0, not {pixels!r}")
+        self.pixels = pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images, moved in training."""
+        if not self.training:
+            return images
+        down, right = torch.randint(-self.pixels, self.pixels + 1, (2,)).tolist()
+        return images.roll((down, right), dims=(-2, -1))
 
 
 def mlp(

@@ -7,15 +7,25 @@ Chapter: book/dense.ipynb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import seaborn as sns
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.path import Path
 from pandas import DataFrame
 from torch import Tensor
+
+from prunebook.wires import Wires
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072b2",
@@ -282,3 +292,395 @@ def weight_moves(before: Tensor, after: Tensor, kept: Tensor, ax: Axes, threshol
     ax.axvline(threshold, color="black", linestyle="--", linewidth=1)
     ax.set(xlabel="abs(w) before", ylabel="abs(w) after")
     return ax
+
+
+def gate_histogram(gates: Mapping[str, Tensor], ax: Axes, bins: int = 25) -> Axes:
+    """Draw which share of each sample of gates (0..1) lies in which bin: a line for each label."""
+    edges = torch.linspace(0, 1, bins + 1)
+    for (label, sample), colour in zip(gates.items(), COLOURS, strict=False):
+        counts = torch.histogram(sample.detach().flatten().float().cpu(), edges).hist
+        ax.stairs(100 * counts / counts.sum(), edges.numpy(), color=colour, label=label, fill=len(gates) == 1)
+    ax.set(xlabel="soft gate", ylabel="share of the draws, in %", xlim=(0, 1), ylim=(0, None))
+    if len(gates) > 1:
+        ax.legend(frameon=False)
+    return ax
+
+
+def gradient_noise(
+    taus: Sequence[float], means: Sequence[float], spreads: Sequence[float], truth: float, ax: Axes
+) -> Axes:
+    """Draw a gradient that is sampled against the temperature: its mean, one spread around it, the truth."""
+    mean, spread = torch.tensor(means), torch.tensor(spreads)
+    ax.fill_between(taus, mean - spread, mean + spread, color=SKY, alpha=0.35, linewidth=0, label="spread")
+    ax.plot(taus, means, "o-", color=BLUE, markersize=4, label="mean")
+    ax.axhline(truth, color="black", linestyle="--", linewidth=1, label="truth")
+    ax.set(xlabel="temperature tau", ylabel="gradient by l", xscale="log")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def chance_histogram(counts: Tensor, ax: Axes) -> Axes:
+    """Draw how many gates have which probability of being open, from counts in equal bins of 0..1."""
+    edges = torch.linspace(0, 1, len(counts) + 1)
+    ax.stairs(counts.cpu().numpy(), edges.numpy(), fill=True, color=BLUE)
+    ax.set(xlabel="P(open)", ylabel="number of gates", xlim=(0, 1), yscale="log", ylim=(0.5, None))
+    return ax
+
+
+def chances_through(epochs: Sequence[float], counts: Tensor, ax: Axes) -> Axes:
+    """Draw how many gates have which probability of being open: counts (epochs, bins of 0..1).
+
+    Each column of the picture ends at its epoch, and begins where the one before ends.
+    """
+    across = torch.linspace(0, 1, counts.shape[1] + 1)
+    ends = torch.tensor([0, *epochs], dtype=torch.float)
+    shown = counts.T.cpu().double().masked_fill(counts.T.cpu() == 0, torch.nan)  # none is white
+    norm = LogNorm(1, max(10, int(counts.max())))
+    mesh = ax.pcolormesh(ends.numpy(), across.numpy(), shown.numpy(), cmap="viridis", norm=norm)
+    ax.figure.colorbar(mesh, ax=ax, label="number of gates")
+    ax.set(xlabel="epoch", ylabel="P(open)", ylim=(0, 1))
+    return ax
+
+
+def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
+    """Draw test accuracy against how many weights are kept, on a logarithmic axis, for each method.
+
+    A point is the mean over the seeds, a bar goes from the worst to the best. `rows` has the columns method,
+    seed, count, `x` and test_accuracy (0..1, shown in percent); rows of one count make a point.
+    """
+    for (method, group), colour in zip(rows.groupby("method", sort=False), COLOURS, strict=False):
+        points = group.groupby("count").agg({x: "mean", "test_accuracy": ["mean", "min", "max"]})
+        low, middle, high = (100 * points["test_accuracy", part] for part in ("min", "mean", "max"))
+        ax.errorbar(
+            points[x, "mean"], middle, yerr=[(middle - low).tolist(), (high - middle).tolist()],
+            fmt="o-", color=colour, label=method, capsize=3, markersize=5,
+        )  # fmt: skip
+    ax.set(xlabel="weights kept", ylabel="test accuracy in %", xscale="log")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def effective_share(rows: DataFrame, ax: Axes) -> Axes:
+    """Draw how many of the weights kept lie on a path from input to output, in percent; a dot for each row.
+
+    `rows` has the columns method, density and effective_density (0..1); the axis of density is logarithmic.
+    """
+    for (method, group), colour in zip(rows.groupby("method", sort=False), COLOURS, strict=False):
+        on_path = 100 * group["effective_density"] / group["density"]
+        ax.plot(100 * group["density"], on_path, "o", color=colour, alpha=0.6, label=method)
+    ax.set(xlabel="kept, in %", ylabel="of these on a path, in %", xscale="log", ylim=(0, 103))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def pathway_drawing(
+    weights: Sequence[Tensor],
+    order: Sequence[Tensor],
+    ax: Axes,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    focus: Sequence[Tensor] | None = None,
+) -> Axes:
+    """Draw a small network from left to right: a dot for each unit, a line for each weight that is not 0.
+
+    Red is positive, blue is negative; wide and dark is large, compared to the largest of its layer. Hidden
+    units without a weight are counted, not drawn; inputs and outputs without one are hollow.
+
+    Args:
+        weights: (units, inputs) of each layer.
+        order: of the units of each layer from top to bottom, inputs first; `order_units` makes one.
+        ax: to draw on.
+        inputs: names of the inputs, by their index; none by default.
+        outputs: names of the outputs.
+        focus: weights to colour, as `weights`; the others are grey. None colours them all.
+    """
+    used = _used(weights)
+    shown = [torch.ones_like(used[0]), *used[1:-1], torch.ones_like(used[-1])]
+    places = [_column(0.45 * layer, *each) for layer, each in enumerate(zip(order, shown, strict=True))]
+    _draw_edges(weights, places, ax, 3.0, focus)
+    _draw_units(places, used, _used(focus or weights), ax, 36)
+    _name_units(places[0], inputs, ax, -1)
+    _finish(ax, places, used, outputs)
+    return ax
+
+
+def image_pathways(
+    weights: Sequence[Tensor],
+    order: Sequence[Tensor],
+    ax: Axes,
+    outputs: Sequence[str] = (),
+    picture: Tensor | None = None,
+    focus: Sequence[Tensor] | None = None,
+) -> Axes:
+    """Draw a network that reads square images: pixels at their places, then units as `pathway_drawing` does.
+
+    Only pixels and hidden units with a weight are drawn; below stands how many these are.
+
+    Args:
+        weights: (units, inputs) of each layer, with side * side inputs in the first.
+        order: of the units of each layer from top to bottom, inputs first; that of the inputs is not used.
+        ax: to draw on.
+        outputs: names of the outputs, by their index.
+        picture: (side * side,) shown in grey behind the pixels, such as the mean image; None for none.
+        focus: weights to colour, as `weights`; the others are grey. None colours them all.
+
+    Raises:
+        ValueError: the inputs make no square image.
+    """
+    used, count = _used(weights), weights[0].shape[1]
+    side = math.isqrt(count)
+    if side * side != count:
+        raise ValueError(f"weights must read square images, got {count} inputs")
+    pixels = torch.arange(count)
+    image = torch.stack([(pixels % side + 0.5) / side, 1 - (pixels // side + 0.5) / side], 1)
+    image = 0.8 * image + torch.tensor([-1.05, 0.1])
+    shown = [*used[1:-1], torch.ones_like(used[-1])]
+    columns = [_column(0.32 * layer, *each) for layer, each in enumerate(zip(order[1:], shown, strict=True))]
+    places = [image.where(used[0][:, None], torch.nan), *columns]
+    grey = torch.zeros(count) if picture is None else picture.detach().flatten().float().cpu()
+    ax.imshow(
+        grey.reshape(side, side).numpy(), cmap="gray_r", vmin=0, vmax=2.5 * max(float(grey.max()), 1e-9),
+        extent=(-1.05, -0.25, 0.1, 0.9),
+    )  # fmt: skip
+    ax.add_patch(Rectangle((-1.05, 0.1), 0.8, 0.8, fill=False, edgecolor=GREY, linewidth=0.8))
+    _draw_edges(weights, places, ax, 1.8, focus)
+    bold = _used(focus or weights)
+    _draw_units(places[:1], used[:1], bold[:1], ax, 6, "s")
+    _draw_units(places[1:], used[1:], bold[1:], ax, 12)
+    _finish(ax, places, used, outputs)
+    ax.set(aspect="equal", ylim=(-0.17, 1.02))
+    return ax
+
+
+def _used(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Which units of each layer have a weight that is not 0, inputs first."""
+    links = [weight.detach().cpu() != 0 for weight in weights]
+    middle = [before.any(1) | after.any(0) for before, after in pairwise(links)]
+    return [links[0].any(0), *middle, links[-1].any(1)]
+
+
+def _column(x: float, order: Tensor, shown: Tensor) -> Tensor:
+    """Places (units, 2) of the units shown, from y = 1 down to 0 in this order; NaN for the others."""
+    places = torch.full((len(order), 2), torch.nan)
+    units = order[shown[order]]
+    places[units, 0] = x
+    places[units, 1] = 1 - (torch.arange(len(units)) + 0.5) / max(len(units), 1)
+    return places
+
+
+def _draw_edges(
+    weights: Sequence[Tensor],
+    places: Sequence[Tensor],
+    ax: Axes,
+    widest: float,
+    focus: Sequence[Tensor] | None,
+) -> None:
+    """Draw a line for each weight that is not 0: grey ones first, then from weak to strong."""
+    for weight, colour, (left, right) in zip(weights, focus or weights, pairwise(places), strict=True):
+        values = weight.detach().cpu()
+        above, below = values.nonzero().T
+        share = values[above, below] / max(values.abs().amax().item(), 1e-30)
+        grey = colour.detach().cpu()[above, below] == 0
+        upwards = (share.abs() + (~grey)).argsort()
+        above, below, share, grey = above[upwards], below[upwards], share[upwards], grey[upwards]
+        # the middle of the map is white: even a weak weight starts where its colour can be told
+        colours = colormaps["RdBu_r"](((share + 0.6 * share.sign()) / 3.2 + 0.5).numpy())
+        colours[grey.numpy()] = to_rgba("#e4e4e4")
+        widths = (widest * (0.25 + 0.75 * share.abs())).where(~grey, 0.25 * widest)
+        lines = torch.stack([left[below], right[above]], 1).tolist()
+        ax.add_collection(LineCollection(lines, colors=colours, linewidths=widths.tolist()))
+
+
+def _draw_units(
+    places: Sequence[Tensor], used: Sequence[Tensor], bold: Sequence[Tensor], ax: Axes, size: float,
+    marker: str = "o",
+) -> None:  # fmt: skip
+    """Draw a mark for each unit that has a place: hollow where not used, grey and behind where not bold."""
+    for place, full, black in zip(places, used, bold, strict=True):
+        seen = ~place[:, 0].isnan()
+        for shown, colour, zorder in ((seen & ~black, "#c8c8c8", 1), (seen & black, "black", 3)):
+            x, y = place[shown].T.tolist()
+            faces = [colour if each else "white" for each in full[shown].tolist()]
+            ax.scatter(x, y, s=size, c=faces, edgecolors=colour, linewidths=0.8, marker=marker, zorder=zorder)
+
+
+def _name_units(places: Tensor, names: Sequence[str], ax: Axes, side: int) -> None:
+    """Write the names of units beside them: on the left for side -1, on the right for 1."""
+    for (x, y), name in zip(places.tolist(), names, strict=False):
+        ax.annotate(
+            name, (x, y), (8 * side, 0), textcoords="offset points", va="center",
+            ha="left" if side > 0 else "right",
+        )  # fmt: skip
+
+
+def _finish(ax: Axes, places: Sequence[Tensor], used: Sequence[Tensor], outputs: Sequence[str]) -> None:
+    """Name the outputs, say how many units of each layer are used, and what the colours mean."""
+    _name_units(places[-1], outputs, ax, 1)
+    for place, each in zip(places, used, strict=True):
+        ends = place[~place[:, 0].isnan(), 0]
+        middle = (ends.min() + ends.max()).item() / 2 if len(ends) else 0.0
+        ax.text(middle, -0.03, f"{int(each.sum())} of {len(each)}", ha="center", va="top", fontsize=8)
+    lines = [Line2D([], [], color=colour, linewidth=2) for colour in colormaps["RdBu_r"]([0.85, 0.15])]
+    ax.legend(lines, ["positive", "negative"], frameon=False, fontsize=9, ncols=2, loc="lower center")
+    ax.set_axis_off()
+    ax.set_ylim(-0.25, 1.02)
+    ax.autoscale_view(scaley=False)
+
+
+def importance_maps(
+    importance: Tensor, axes: Sequence[Axes], names: Sequence[str] = (), side: int = 28
+) -> Sequence[Axes]:
+    """Show each row of (outputs, side * side) as an image, all on one scale, the palest for 0.
+
+    With negative values the scale is symmetric, blue below 0 and red above.
+    """
+    values = importance.detach().cpu()
+    signed = bool((values < 0).any())
+    limit = values.abs().amax().item() or 1.0
+    for index, (ax, row) in enumerate(zip(axes, values.numpy(), strict=False)):
+        low, cmap = (-limit, "RdBu_r") if signed else (0.0, "Blues")
+        ax.imshow(row.reshape(side, side), cmap=cmap, vmin=low, vmax=limit)
+        ax.set(xticks=[], yticks=[], title=names[index] if names else "")
+        for spine in ax.spines.values():
+            spine.set(visible=True, color="#bbbbbb")
+    return axes
+
+
+def symmetry_matrix(matrix: Tensor, ax: Axes, names: Sequence[str] = ()) -> Axes:
+    """Draw cosines between inputs, -1 in blue to 1 in red; up to ten inputs carry their values."""
+    values = matrix.detach().cpu()
+    picture = ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.figure.colorbar(picture, ax=ax, label="cosine", shrink=0.85)
+    if names:
+        ax.set_xticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), names)
+    if len(values) <= 10:
+        for row, column in torch.cartesian_prod(*map(torch.arange, values.shape)).tolist():
+            value = values[row, column].item()
+            colour = "white" if abs(value) > 0.6 else "black"
+            ax.text(column, row, f"{value + 0:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    return ax
+
+
+def removal_curves(
+    counts: Sequence[int], accuracies: Mapping[str, Sequence[Sequence[float]]], ax: Axes
+) -> Axes:
+    """Draw accuracy (0..1, shown in percent) against how many pixels are removed; one line per order.
+
+    Each order has a row of accuracies for each seed: the line is their mean, the band from worst to best.
+    """
+    for (label, rows), colour in zip(accuracies.items(), COLOURS, strict=False):
+        percent = 100 * torch.tensor(rows, dtype=torch.float64)
+        ax.plot(counts, percent.mean(0), "o-", color=colour, label=label)
+        ax.fill_between(counts, percent.amin(0), percent.amax(0), color=colour, alpha=0.2, linewidth=0)
+    ax.set(xlabel="pixels removed", ylabel="accuracy in %", ylim=(0, 102))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def wiring(
+    layers: Sequence[Wires],
+    classes: Sequence[str],
+    ax: Axes,
+    values: Sequence[Tensor] | None = None,
+    image: Tensor | None = None,
+    best: int | None = None,
+    widest: float = 3.0,
+) -> Axes:
+    """Draw a network that reads 28 x 28 images: each weight a curve, from its pixel on towards the classes.
+
+    Red is above 0 and blue below; the width says how far, compared with the largest of the layer. Curves of
+    value 0 are thin and grey.
+
+    Args:
+        layers: as `wires.wires` lists them.
+        classes: a name for each output.
+        ax: where to draw; its units are pixels.
+        values: what the wires of each layer carry, of shape (wires,); the weights if None.
+        image: grey values 0..1, of shape (784,), drawn behind the wires, dark on white.
+        best: the output to print in bold.
+        widest: width of the strongest wires, in points.
+    """
+    pixels = torch.arange(784)
+    places = [torch.stack([pixels % 28 + 0.5, pixels // 28 + 0.5], dim=1)]
+    for depth, layer in enumerate(layers, start=1):
+        rows = (torch.arange(len(layer.bias)) + 0.5) * 28 / len(layer.bias)
+        places.append(torch.stack([torch.full_like(rows, 28 + 12 * depth), rows], dim=1))
+    if image is not None:
+        ax.imshow(image.reshape(28, 28).numpy(), cmap="gray_r", vmin=0, vmax=1.6, extent=(0, 28, 28, 0))
+    ax.add_patch(Rectangle((0, 0), 28, 28, fill=False, edgecolor="0.7", linewidth=widest / 4))
+    seen = layers[0].source.unique()
+    corners = torch.tensor([[-0.3, -0.3], [-0.3, 0.3], [0.3, 0.3], [0.3, -0.3]])
+    greys = ["white" if image is None else str(1 - float(image[i])) for i in seen]
+    squares = (places[0][seen, None] + corners).tolist()
+    # above the wires: where the network looks is what the picture is about
+    ax.add_collection(
+        PolyCollection(squares, facecolors=greys, edgecolors="0.4", linewidths=widest / 6, zorder=3)
+    )
+    for depth, layer in enumerate(layers):
+        value = layer.value if values is None else values[depth]
+        ax.add_collection(_curves(places[depth][layer.source], places[depth + 1][layer.unit], value, widest))
+        x, y = places[depth + 1].T.tolist()
+        ax.scatter(x, y, s=6 * widest, c="white", edgecolors="0.4", linewidths=widest / 5, zorder=3)
+    for i, (name, (right, middle)) in enumerate(zip(classes, places[-1].tolist(), strict=True)):
+        weight = "bold" if i == best else "normal"
+        ax.text(right + 1.2, middle, name, va="center", fontsize=3 * widest + 4, fontweight=weight)
+    ax.set(xlim=(-0.5, 32 + 12 * len(layers)), ylim=(28.5, -0.5), aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def _curves(start: Tensor, end: Tensor, value: Tensor, widest: float) -> PathCollection:
+    """Make one Bezier curve for each pair of points (n, 2), level at both ends; the strongest on top."""
+    strength = value.abs() / max([1e-12, *value.abs().tolist()])
+    order = strength.argsort()
+    middle = (start[:, 0] + end[:, 0]) / 2
+    bends = [start, torch.stack([middle, start[:, 1]], 1), torch.stack([middle, end[:, 1]], 1), end]
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3]
+    colours = [RED if v > 0 else BLUE if v < 0 else "0.85" for v in value[order].tolist()]
+    return PathCollection(
+        [Path(points, codes) for points in torch.stack(bends, 1)[order].numpy()],
+        facecolors="none",
+        edgecolors=colours,
+        linewidths=(widest * (0.08 + 0.92 * strength[order])).tolist(),
+        zorder=2,
+    )
+
+
+def poster(
+    layers: Sequence[Wires],
+    classes: Sequence[str],
+    images: Tensor,
+    lit: Sequence[Sequence[Tensor]],
+    title: str,
+    line: str,
+) -> Figure:
+    """Draw a network on A3: all its weights, and below them what each image lights up.
+
+    Args:
+        layers: as `wires.wires` lists them.
+        classes: a name for each output.
+        images: one for each class, grey values 0..1, of shape (classes, 784).
+        lit: for each image what the wires of each layer carry, as `wires.flows` returns it.
+        title: above all.
+        line: below the title.
+    """
+    fig = Figure(figsize=(16.54, 11.69), facecolor="white")
+    fig.text(0.04, 0.945, title, fontsize=32, fontweight="bold", va="center")
+    fig.text(0.04, 0.905, line, fontsize=15, color="0.3", va="center")
+    wiring(layers, classes, fig.add_axes((0.04, 0.325, 0.92, 0.56)))
+    columns = -(-len(classes) // 2)
+    width = 0.92 / columns
+    for i, (image, carried) in enumerate(zip(images, lit, strict=True)):
+        ax = fig.add_axes((0.04 + i % columns * width, 0.175 - i // columns * 0.135, 0.97 * width, 0.12))
+        scores = layers[-1].bias.index_add(0, layers[-1].unit, carried[-1])
+        wiring(layers, classes, ax, carried, image, int(scores.argmax()), widest=1.2)
+    note = (
+        "Above: the weights. Below: weight times activation for one image of each class, the answer in bold. "
+        "Red is above 0, blue below, grey carries nothing."
+    )
+    fig.text(0.04, 0.015, note, fontsize=11, color="0.3")
+    return fig

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.density import quantile_and_slope, widened
-from prunebook.masking import attach_all, before_forward, dense_weight, prunable
+from prunebook.masking import attach_all, before_forward, dense_weight, optimizer_groups, prunable
 from prunebook.weights import Scope, exact_count, groups, magnitudes, smallest
 
 TAU_MIN = 1e-12
@@ -238,16 +238,10 @@ def mean_tau(found: Iterable[Threshold]) -> float:
 def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return optimizer groups: the trainable parameters named in ``rates`` at their rates, and the others.
 
-    Thresholds hold the parameters so named; weight decay, which would drag them to 0, is off for them.
+    Thresholds hold the parameters so named; weight decay is off for them.
     """
-    named: list[dict[str, Any]] = []
-    for name, lr in rates.items():
-        learned = [getattr(threshold, name) for threshold in thresholds(model)]
-        if learned := [parameter for parameter in learned if parameter.requires_grad]:
-            named.append({"params": learned, "lr": lr, "weight_decay": 0.0})
-    apart = {parameter for group in named for parameter in group["params"]}
-    others = [p for p in model.parameters() if p.requires_grad and p not in apart]
-    return [{"params": others}, *named]
+    found = thresholds(model)
+    return optimizer_groups(model, [([getattr(t, name) for t in found], lr) for name, lr in rates.items()])
 
 
 def bounded(parameter: Tensor, most: float) -> Tensor:

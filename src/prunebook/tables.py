@@ -8,14 +8,17 @@ Chapter: book/weights.ipynb
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 Run = TypeVar("Run", bound=Any)
@@ -26,6 +29,8 @@ def fill(
 ) -> Iterator[dict[str, object]]:
     """Measure the runs that have no row yet, append each row as it is there, and yield it."""
     for run in tqdm(missing(runs, path), unit="run", desc=path.stem):
+        if not missing([run], path):
+            continue  # another process has been faster
         row = asdict(run) | measure(run)
         append_row(path, row)
         yield row
@@ -54,15 +59,30 @@ def read_rows(path: Path) -> list[dict[str, object]]:
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:
-    """Write the table anew with one row more, at once: a reader finds the old table or the new one."""
-    rows: list[dict[str, object]] = [*read_rows(path), row]
+    """Write the table anew with one row more."""
+    rewrite(path, lambda rows: [*rows, row])
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]) -> None:
+    """Replace the rows of a table by ``change(rows)``, at once: a reader finds the old table or the new one.
+
+    The columns are those of the last row. Several processes may do it; each waits for its turn.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".csv.partial")
-    with partial_path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial_path, path)
+    with _turn(path):
+        rows = change(read_rows(path))
+        with partial_path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[-1]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial_path, path)
+
+
+def _turn(path: Path) -> FileLock:
+    """Return the lock of a table: a file in this machine's folder for such, not beside the table."""
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"prunebook-{name}.lock")
 
 
 def versions() -> str:

@@ -75,11 +75,17 @@ def unit_rows(layer: nn.Module, weight: Tensor) -> Tensor:
 
 def unit_mask(layer: nn.Module, alive: Tensor) -> Tensor:
     """Return the mask of the layer's weight, in its shape, that keeps the units ``alive``, (units,) bool."""
-    weight = dense_weight(layer)
-    if isinstance(layer, TRANSPOSED):
-        per_group = alive.view(layer.groups, 1, -1)
-        alive = per_group.expand(-1, len(weight) // layer.groups, -1).flatten(0, 1)
-    return alive.view(*alive.shape, *[1] * (weight.dim() - alive.dim())).expand_as(weight)
+    return spread_units(alive, dense_weight(layer), layer.groups if isinstance(layer, TRANSPOSED) else 0)
+
+
+def spread_units(values: Tensor, weight: Tensor, groups: int = 0) -> Tensor:
+    """Return a value for each unit, (units,), as a view in the shape of a weight or of a bias.
+
+    ``groups`` is that of a transposed convolution, and 0 for other layers.
+    """
+    if groups:
+        values = values.view(groups, 1, -1).expand(-1, len(weight) // groups, -1).flatten(0, 1)
+    return values.view(*values.shape, *[1] * (weight.dim() - values.dim())).expand_as(weight)
 
 
 def unit_scores(layer: nn.Module) -> Tensor:
