@@ -53,3 +53,12 @@ def sparse(sizes, weights, activation=nn.ReLU, seed=0):
         layer.weight.data *= 10
         pb.attach(layer, score >= cut)
     return net
+
+
+def make_prototypes(n, noise):
+    """Ten classes of 28 x 28 images, each a pattern of its own with noise; all three splits are the same."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 10
+    images = torch.randn(10, 1, 28, 28, generator=draw)[labels]
+    split = pb.Split(images + noise * torch.randn(n, 1, 28, 28, generator=draw), labels)
+    return pb.Data(split, split, split, "noise", tuple("0123456789"), 0.0, 1.0)

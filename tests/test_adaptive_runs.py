@@ -5,21 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
+from small import make_prototypes
 
-import prunebook as pb
 from prunebook import adaptive_runs as ar
 from prunebook.adaptive_runs import AdaptiveRun
 
 
 @pytest.fixture(scope="module")
 def data():
-    draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(300) % 10
-    images = torch.randn(10, 1, 28, 28, generator=draw)[labels]
-    images = images + 0.5 * torch.randn(300, 1, 28, 28, generator=draw)
-    split = pb.Split(images, labels)
-    return pb.Data(split, split, split, "noise", tuple("0123456789"), 0.0, 1.0)
+    return make_prototypes(300, 0.5)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from pandas import DataFrame, read_csv
+from small import make_prototypes
 from torch import nn
 
 import prunebook as pb
@@ -21,12 +22,7 @@ SWAP = replace(RUN, method="gumbel, then exchange", share=0.2)
 
 @pytest.fixture(scope="module")
 def data():
-    draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(600) % 10
-    images = torch.randn(10, 1, 28, 28, generator=draw)[labels]
-    images = images + 3 * torch.randn(600, 1, 28, 28, generator=draw)
-    split = pb.Split(images, labels)
-    return pb.Data(split, split, split, "noise", tuple("0123456789"), 0.0, 1.0)
+    return make_prototypes(600, 3)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
@@ -31,10 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "each k, fine-tune some, and write a row for each. Started again, it goes on where it stopped.",
     )
     pruning.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 on (default 3)")
-    pruning.add_argument(
-        "--table", type=Path, default=Path("book/results/pruning.csv"), help="the file to fill"
-    )
-    pruning.set_defaults(run=_pruning)
+    _add_table(pruning, "pruning", _pruning)
     adaptive = commands.add_parser(
         "adaptive",
         help="fill the table of the chapter on adaptive pruning",
@@ -45,22 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "experiments", nargs="*", choices=EXPERIMENTS, default=EXPERIMENTS, help="which (default: all)"
     )
     adaptive.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on (default 5)")
-    adaptive.add_argument(
-        "--table", type=Path, default=Path("book/results/adaptive.csv"), help="the file to fill"
-    )
-    adaptive.set_defaults(run=_adaptive)
+    _add_table(adaptive, "adaptive", _adaptive)
     gumbel = commands.add_parser(
         "gumbel",
         help="fill the table of the chapter on Gumbel-Softmax pruning",
-        description="Train LeNet-300-100 on MNIST with Gumbel gates down to 0.15 %% of its weights, and the "
+        description="Train LeNet-300-100 on MNIST with Gumbel gates down to 0.15 % of its weights, and the "
         "networks it is compared with; write a row for each. Started again, it goes on where it stopped; "
         "several at once, for other seeds, may fill one table.",
     )
     gumbel.add_argument("--seeds", type=int, nargs="+", default=range(5), help="which (default: 0 to 4)")
-    gumbel.add_argument(
-        "--table", type=Path, default=Path("book/results/gumbel.csv"), help="the file to fill"
-    )
-    gumbel.set_defaults(run=_gumbel)
+    _add_table(gumbel, "gumbel", _gumbel)
     toy = commands.add_parser(
         "toy",
         help="fill the table of the toy in the chapter on pathways",
@@ -68,10 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "for each. Started again, it goes on where it stopped.",
     )
     toy.add_argument("--seeds", type=int, default=10, help="how many seeds, from 10 on (default 10)")
-    toy.add_argument("--table", type=Path, default=Path("book/results/toy.csv"), help="the file to fill")
-    toy.set_defaults(run=_toy)
+    _add_table(toy, "toy", _toy)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
+
+
+def _add_table(command: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int]) -> None:
+    table = Path(f"book/results/{name}.csv")
+    command.add_argument("--table", type=Path, default=table, help="the file to fill")
+    command.set_defaults(run=run)
+
+
+def _report(new: Iterable[object], runs: Sequence[object], table: Path) -> int:
+    """Measure the runs that are missing, and say how many they were."""
+    print(f"{len(list(new))} new rows, {len(runs)} in all, in {table}")
+    return 0
 
 
 def _data(chosen: argparse.Namespace) -> int:
@@ -86,31 +88,23 @@ def _data(chosen: argparse.Namespace) -> int:
 
 def _pruning(chosen: argparse.Namespace) -> int:
     runs = [run for seed in range(chosen.seeds) for run in seed_experiment(seed)]
-    rows = len(list(fill_pruning(runs, chosen.table, load_data("mnist"))))
-    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
-    return 0
+    return _report(fill_pruning(runs, chosen.table, load_data("mnist")), runs, chosen.table)
 
 
 def _adaptive(chosen: argparse.Namespace) -> int:
     names = list(chosen.experiments)
     runs = [run for name in names for seed in range(chosen.seeds) for run in adaptive_runs(name, seed)]
-    rows = len(list(fill_adaptive(runs, chosen.table, load_data("mnist"))))
-    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
-    return 0
+    return _report(fill_adaptive(runs, chosen.table, load_data("mnist")), runs, chosen.table)
 
 
 def _gumbel(chosen: argparse.Namespace) -> int:
     runs = [run for seed in chosen.seeds for run in gumbel_runs(seed)]
-    rows = len(list(fill_gumbel(runs, chosen.table, load_data("mnist"))))
-    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
-    return 0
+    return _report(fill_gumbel(runs, chosen.table, load_data("mnist")), runs, chosen.table)
 
 
 def _toy(chosen: argparse.Namespace) -> int:
     runs = [run for seed in range(FIRST_SEED, FIRST_SEED + chosen.seeds) for run in toy_runs(seed)]
-    rows = len(list(fill_toy(runs, chosen.table)))
-    print(f"{rows} new rows, {len(runs)} in all, in {chosen.table}")
-    return 0
+    return _report(fill_toy(runs, chosen.table), runs, chosen.table)
 
 
 if __name__ == "__main__":

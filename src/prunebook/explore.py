@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from matplotlib.figure import Figure
@@ -32,6 +32,7 @@ from prunebook.units import prune_units
 from prunebook.weights import Scope, prune_weights
 from prunebook.widgets import FrameSlider
 
+Noted = TypeVar("Noted", "Moment", "GateMoment")
 SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
 STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # 399 weights of LeNet-300-100 are left at the last
 TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from hot to frozen, times std(W)
@@ -155,13 +156,19 @@ def explore_run(moments: Sequence[Moment]) -> FrameSlider:
     Raises:
         ValueError: there is none.
     """
+    return _scrub(moments, _draw_moment)
+
+
+def _scrub(
+    moments: Sequence[Noted], draw_moment: Callable[[Noted, Sequence[Noted]], tuple[Figure, str]]
+) -> FrameSlider:
+    """Make a slider over the epochs of a run, at its last one."""
     if not moments:
         raise ValueError("moments must hold at least one epoch, got none")
-
     by_epoch = {int(shown.row["epoch"]): shown for shown in moments}
 
     def draw(epoch: int) -> tuple[Figure, str]:
-        return _draw_moment(by_epoch[epoch], moments)
+        return draw_moment(by_epoch[epoch], moments)
 
     return FrameSlider(draw, list(by_epoch), label="epoch", start=len(by_epoch) - 1)
 
@@ -372,14 +379,7 @@ def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
     Raises:
         ValueError: there is none.
     """
-    if not moments:
-        raise ValueError("moments must hold at least one epoch, got none")
-    by_epoch = {int(shown.row["epoch"]): shown for shown in moments}
-
-    def draw(epoch: int) -> tuple[Figure, str]:
-        return _draw_thinning(by_epoch[epoch], moments)
-
-    return FrameSlider(draw, list(by_epoch), label="epoch", start=len(by_epoch) - 1)
+    return _scrub(moments, _draw_thinning)
 
 
 def _draw_thinning(shown: GateMoment, run: Sequence[GateMoment]) -> tuple[Figure, str]:

@@ -22,7 +22,7 @@ from prunebook.costs import count
 from prunebook.data import Data
 from prunebook.exchange import exchange
 from prunebook.gumbel import GumbelPruning
-from prunebook.masking import dense_weight, harden, maskable, set_masks
+from prunebook.masking import dense_weight, harden, maskable, parameter_name, set_masks
 from prunebook.models import RandomShift, lenet_300_100, mlp
 from prunebook.shrinking import shrink
 from prunebook.tables import fill, rewrite, versions
@@ -147,7 +147,9 @@ def compact(net: nn.Module) -> nn.Module:
     """Return the network without its dead units, with masks on the weights that are zero."""
     small = shrink(net)
     layers = maskable(small)
-    set_masks(small, {f"{name}.weight": dense_weight(layer) != 0 for name, layer in layers.items()})
+    set_masks(
+        small, {parameter_name(name, "weight"): dense_weight(layer) != 0 for name, layer in layers.items()}
+    )
     return small
 
 
