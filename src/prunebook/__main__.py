@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
-from prunebook.compare import fill_pruning, seed_experiment
 from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
 from prunebook.gumbel_runs import fill_gumbel, gumbel_runs
+from prunebook.pruning_runs import fill_pruning, seed_experiment
 from prunebook.toy import FIRST_SEED, fill_toy, toy_runs
 
 

@@ -1,111 +1,211 @@
-"""Long runs as small tables: train, prune, fine-tune, measure, a row for each; in `book/results/`.
+"""One protocol for every comparison: the same data, epochs, batches and search of settings for each method.
 
-`python -m prunebook pruning` writes the table of the chapters on weights and units.
+A run is one network: which method, how many weights it may keep, from which seed. Its row says what that
+network can do and what it costs. `python -m prunebook search`, `frontier` and `compare` fill tables of them.
 
-Chapter: book/weights.ipynb
+Chapter: book/comparison.ipynb
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from prunebook.data import Data
-from prunebook.masking import sparsity
-from prunebook.models import mlp
-from prunebook.tables import fill, versions
-from prunebook.training import evaluate, fit, linear_decay
-from prunebook.units import prune_units
-from prunebook.weights import prune_weights
+from prunebook import recipes
+from prunebook.costs import count, latency, macs, stored
+from prunebook.data import Data, load_data
+from prunebook.gumbel_runs import EXCHANGE
+from prunebook.models import lenet_300_100
+from prunebook.recipes import WEIGHTS, CompareRun
+from prunebook.shrinking import shrink
+from prunebook.tables import versions
+from prunebook.training import evaluate
 
-SIZES = (784, 1000, 1000, 500, 200, 10)
-KS = (0, 25, 50, 60, 70, 80, 90, 95, 97, 99)
-TUNED = {"weights": (0, 95), "units": (80,)}  # k = 0: the dense network, trained as long
-TUNE_EPOCHS = 4
-SETTINGS = "dense: SGD 0.1, batch 64, 4 epochs; tuned: Adam 0.001 to 0, batch 128"
+EPOCHS = 15
+DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.0015)
+CLOSE = (0.02, 0.01, 0.005, 0.0015)  # where methods differ: more seeds
+FASHION = (0.1, 0.02, 0.005, 0.0015)
+LINEAR = 7840 / WEIGHTS  # all weights of the linear classifier
+ONE_UNIT = (784 + 1 + 10) / WEIGHTS  # one unit in each layer
+TIMED = ("magnitude, global, gradual", "iterative, rewinding", "soft mask", "adaptive", "gumbel", EXCHANGE)
+SEARCH_DENSITY, SEARCH_SEED = 0.005, 100
+
+METHODS: dict[str, Callable[[CompareRun, Data], nn.Module]] = {
+    "dense": recipes.dense,
+    "linear classifier": recipes.linear,
+    "small dense": recipes.small_dense,
+    "random": recipes.random_mask,
+    "SNIP": recipes.snip,
+    "magnitude, layer, one-shot": partial(recipes.one_shot, "layer"),
+    "magnitude, global, one-shot": partial(recipes.one_shot, "global"),
+    "magnitude, layer, gradual": partial(recipes.gradual, "layer"),
+    "magnitude, global, gradual": partial(recipes.gradual, "global"),
+    "iterative, rewinding": recipes.iterative,
+    "soft mask": recipes.soft,
+    "adaptive": recipes.adaptive,
+    "gumbel": recipes.gumbel,
+    EXCHANGE: partial(recipes.gumbel, exchanged=True),
+    "unit norm": recipes.unit_norm,
+    "gumbel units": recipes.gumbel_units,
+    "learned mask, other weights": recipes.learned_mask,
+    "learned mask, shuffled": partial(recipes.learned_mask, shuffled=True),
+    "torch.nn.utils.prune": recipes.torch_prune,
+    "Torch-Pruning": recipes.torch_pruning,
+}
+UNITS = ("unit norm", "gumbel units", "Torch-Pruning")
+# four settings for each method, tried at one density with a seed that is in no table
+GRID: dict[str, tuple[str, ...]] = {
+    name: tuple(f"lr={lr} {own}={value}" for lr in (0.002, 0.004) for value in values)
+    for name, own, values in (
+        ("linear classifier", "end", (0.5, 0.75)),
+        ("magnitude, layer, one-shot", "before", (0.4, 0.6)),
+        ("magnitude, global, one-shot", "before", (0.4, 0.6)),
+        ("magnitude, layer, gradual", "end", (0.5, 0.75)),
+        ("magnitude, global, gradual", "end", (0.5, 0.75)),
+        ("iterative, rewinding", "rounds", (2, 4)),
+        ("soft mask", "tau", (0.01, 0.1)),
+        ("adaptive", "lr_r", (0.005, 0.01)),
+        ("gumbel", "gates", (0.4, 0.6)),
+        ("unit norm", "before", (0.4, 0.6)),
+        ("gumbel units", "gates", (0.4, 0.6)),
+    )
+} | {
+    name: tuple(f"lr={lr}" for lr in (0.001, 0.002, 0.004, 0.008))
+    for name in ("dense", "small dense", "random", "SNIP")
+}
+GRID |= {
+    EXCHANGE: tuple(f"lr=0.004 gates={gates} swap={swap}" for gates in (0.4, 0.6) for swap in (0.03, 0.24)),
+    "learned mask, other weights": GRID["gumbel"],
+    "learned mask, shuffled": GRID["gumbel"],
+}
+CHOSEN = {name: settings[0] for name, settings in GRID.items()}
+CHOSEN |= {
+    "torch.nn.utils.prune": CHOSEN["magnitude, global, one-shot"],
+    "Torch-Pruning": CHOSEN["unit norm"],
+}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One pruned network: which rule, how far, from which seed, and epochs of fine-tuning after."""
-
-    method: str  # "weights" or "units", k % of each layer but the last
-    k: float
-    seed: int
-    epochs_after: int
-
-
-def seed_experiment(seed: int) -> list[Run]:
-    """Return the runs of the seed's experiment for one seed: every k pruned, and some of them fine-tuned."""
-    pruned = [Run(method, k, seed, 0) for method in TUNED for k in KS]
-    tuned = [Run(method, k, seed, TUNE_EPOCHS) for method, ks in TUNED.items() for k in ks]
-    return pruned + tuned
+def search_runs() -> list[CompareRun]:
+    """Return the runs that settings are chosen by: four of each method."""
+    return [
+        CompareRun(method, SEARCH_DENSITY, SEARCH_SEED, EPOCHS, settings)
+        for method, grid in GRID.items()
+        for settings in grid
+    ]
 
 
-def train_dense(data: Data, seed: int) -> nn.Sequential:
-    """Train 784-1000-1000-500-200-10 without biases: SGD at 0.1, batches of 64, 4 epochs.
+def runs(
+    methods: Iterable[str], densities: Iterable[float], seeds: Iterable[int], epochs: int, data: str
+) -> list[CompareRun]:
+    """Return the runs of a grid with the settings of the book, but for those that cannot be.
 
-    Source: noelmat, Pruning-MNIST.
+    The dense network has one density, and linear classifiers none above theirs; networks of whole units
+    need 795 weights.
     """
-    torch.manual_seed(seed)
-    net = mlp(SIZES, bias=False).to(data.train.labels.device)
-    sgd = partial(torch.optim.SGD, lr=0.1)
-    fit(net, data, epochs=4, batch_size=64, optimizer=sgd, seed=seed, progress=False)
-    return net
+    seeds = list(seeds)
+    found = []
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"methods must be among {sorted(METHODS)}, got {method!r}")
+        for density in _possible(method, list(densities)):
+            found += [CompareRun(method, density, seed, epochs, CHOSEN[method], data) for seed in seeds]
+    return found
 
 
-def prune(dense: nn.Sequential, method: str, k: float) -> nn.Sequential:
-    """Return a pruned copy of a network: k % of each layer but the last."""
-    net = copy.deepcopy(dense)
-    last = str(len(net) - 1)
-    if method == "weights":
-        prune_weights(net, k, skip=[last])
-    else:
-        prune_units(net, k, outputs=[last])
-    return net
+def frontier_runs() -> list[CompareRun]:
+    """Return the runs of the book's table, those first that show most.
 
-
-def fine_tune(net: nn.Module, data: Data, epochs: int = TUNE_EPOCHS, seed: int = 0) -> None:
-    """Train on with the masks attached: Adam in batches of 128, from 0.001 in a straight line to 0.
-
-    Preferred to SGD with momentum (0.05) on the validation split of a seed that is not in the table. Two
-    epochs of plain SGD (0.1) had been dropped before, after their first rows on seed 0, which is in it.
+    All methods at eight densities on MNIST, two seeds, five at the four lowest; learned masks trained anew
+    and other packages two; longer and shorter runs at 1 %; a smaller grid on Fashion-MNIST.
     """
-    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-    slower = linear_decay(adam)
-    fit(net, data, epochs=epochs, batch_size=128, optimizer=adam, schedule=slower, seed=seed, progress=False)
+    others = (
+        "learned mask, other weights",
+        "learned mask, shuffled",
+        "torch.nn.utils.prune",
+        "Torch-Pruning",
+    )
+    main = [name for name in METHODS if name not in others]
+    grid = partial(runs, epochs=EPOCHS, data="mnist")
+    few = ("small dense", "random", "SNIP", "magnitude, global, gradual", "iterative, rewinding", "soft mask")
+    learned = ("adaptive", "gumbel", EXCHANGE)
+    times = [
+        run
+        for epochs in (5, 10, 30, 60)
+        for run in runs(TIMED, [0.01], range(2), epochs=epochs, data="mnist")
+    ]
+    return [
+        *grid(main, CLOSE, range(2)),
+        *grid(main, [density for density in DENSITIES if density not in CLOSE], range(2)),
+        *grid(main, CLOSE, range(2, 5)),
+        *grid(others, DENSITIES, range(2)),
+        *times,
+        *runs(("dense", *few, *learned), FASHION, range(2), EPOCHS, "fashion"),
+    ]
 
 
-def measure(dense: nn.Sequential, run: Run, data: Data) -> dict[str, object]:
-    """Prune, fine-tune and measure one run; return what its row says besides the run itself."""
-    start = time.perf_counter()
-    net = prune(dense, run.method, run.k)
-    if run.epochs_after:
-        fine_tune(net, data, run.epochs_after, run.seed)
-    total = sum(layer.weight.numel() for layer in net if isinstance(layer, nn.Linear))
-    density = 1 - sparsity(net)
-    return {
-        "network": "-".join(map(str, SIZES)),
-        "data": data.name,
-        "density": round(density, 8),
-        "kept": round(density * total),
-        "validation_accuracy": round(evaluate(net, data.valid).accuracy, 6),
+def measure(run: CompareRun) -> dict[str, object]:
+    """Train one run and return what its row says besides the run itself.
+
+    The test split is read here, once, after the last epoch. Counts are shares or numbers of weights; bytes
+    and milliseconds are those of the network without its dead units, for a batch of 256; ``dense_ms`` is the
+    whole network's, timed at the same moment.
+    """
+    data = _data(run.data)
+    net, row = _trained(run, data)
+    small, images = shrink(net), data.valid.images[:256]
+    counts, bytes_ = count(net), stored(small)
+    whole = lenet_300_100().to(images.device)
+    return row | {
         "test_accuracy": round(evaluate(net, data.test).accuracy, 6),
-        "seconds": round(time.perf_counter() - start, 2),
-        "device": str(data.train.labels.device),
-        "versions": versions(),
-        "settings": SETTINGS,
+        "effective": counts.effective,
+        "biases": count(small).biases,
+        "macs": macs(small, images[:1]).dense,
+        "macs_nonzero": macs(small, images[:1]).nonzero,
+        "bytes_dense": bytes_.dense,
+        "bytes_csr": bytes_.csr,
+        "bytes_bitmask": bytes_.bitmask,
+        "ms": round(latency(small, images).median, 4),
+        "dense_ms": round(latency(whole, images).median, 4),
+        **_where(data),
     }
 
 
-def fill_pruning(runs: Sequence[Run], path: Path, data: Data) -> Iterator[dict[str, object]]:
-    """Run what is missing and append its rows; each seed's dense network is trained once."""
-    dense = lru_cache(maxsize=1)(partial(train_dense, data))
-    yield from fill(runs, path, lambda run: measure(dense(run.seed), run, data))
+def validate(run: CompareRun) -> dict[str, object]:
+    """Train one run of the search; its row knows nothing of the test split."""
+    data = _data(run.data)
+    return _trained(run, data)[1] | _where(data)
+
+
+def _trained(run: CompareRun, data: Data) -> tuple[nn.Module, dict[str, object]]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    net = METHODS[run.method](run, data)
+    row: dict[str, object] = {
+        "seconds": round(time.perf_counter() - wall, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "kept": count(net).kept,
+        "train_accuracy": round(evaluate(net, data.train).accuracy, 6),
+        "validation_accuracy": round(evaluate(net, data.valid).accuracy, 6),
+    }
+    return net, row
+
+
+def _where(data: Data) -> dict[str, object]:
+    threads = torch.get_num_threads()
+    return {"device": str(data.train.labels.device), "threads": threads, "versions": versions()}
+
+
+def _possible(method: str, densities: Sequence[float]) -> list[float]:
+    if method == "dense":
+        return [1.0]
+    if method == "linear classifier":
+        return [LINEAR, *(density for density in densities if density < LINEAR)]
+    return [density for density in densities if density >= ONE_UNIT or method not in UNITS]
+
+
+@lru_cache(maxsize=1)
+def _data(name: str) -> Data:
+    return load_data(name)

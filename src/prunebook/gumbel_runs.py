@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from prunebook.costs import count
 from prunebook.data import Data
-from prunebook.exchange import exchange
+from prunebook.exchange import DAMPING, exchange
 from prunebook.gumbel import GumbelPruning
 from prunebook.masking import dense_weight, harden, maskable, parameter_name, set_masks
 from prunebook.models import RandomShift, lenet_300_100, mlp
@@ -158,15 +158,47 @@ def fine_tune(net: nn.Module, run: GumbelRun, data: Data) -> nn.Module:
     adam = torch.optim.Adam(net.parameters(), lr=run.lr_tune, weight_decay=run.decay_tune, fused=True)
     images, shift = data.train.images.split(2000), RandomShift(run.shift)
 
-    def swap(row: dict[str, float]) -> None:
-        left = 1 - row["epoch"] / (run.fine_tune * run.swap_until)
-        if left > 0 < run.share:
-            number = min(round(run.share * left * run.count), count(net).kept)
-            moved = torch.cat([shift(part) for part in images])  # as the network sees them
-            exchange(net, moved, data.train.labels, number, run.count, run.per_row, run.damping)
+    def seen() -> Tensor:
+        return torch.cat([shift(part) for part in images])  # as the network sees them
 
+    labels, rest = data.train.labels, (run.swap_until, run.per_row, run.damping)
+    swap = swaps(net, seen, labels, run.count, run.share, run.fine_tune, *rest)
     _fit(net, run, data, adam, run.fine_tune, schedule=linear_decay(adam), on_epoch=swap)
     return net
+
+
+def swaps(
+    net: nn.Module,
+    images: Callable[[], Tensor],
+    labels: Tensor,
+    count_wanted: int,
+    share: float,
+    epochs: int,
+    until: float = 0.8,
+    per_row: int = 1,
+    damping: float = DAMPING,
+) -> Callable[[dict[str, float]], None]:
+    """Return ``on_epoch(row)`` for `fit`, which exchanges weights of ``net``: fewer after each epoch.
+
+    Args:
+        net: its layers have constant masks.
+        images: returns (n, 1, 28, 28), what the gradients are taken on.
+        labels: (n,), their classes.
+        count_wanted: how many weights there are afterwards.
+        share: of ``count_wanted``, exchanged at first, 0 to 1; it falls to 0 in a straight line.
+        epochs: of the training.
+        until: share of the epochs at which it is 0.
+        per_row: as for `exchange`.
+        damping: as for `exchange`.
+    """
+
+    def swap(row: dict[str, float]) -> None:
+        left = 1 - row["epoch"] / (epochs * until)
+        if left > 0 < share:
+            number = min(round(share * left * count_wanted), count(net).kept)
+            exchange(net, images(), labels, number, count_wanted, per_row, damping)
+
+    return swap
 
 
 def measure(net: nn.Module, run: GumbelRun, data: Data) -> dict[str, object]:

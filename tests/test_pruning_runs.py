@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import prunebook as pb
-from prunebook import compare
-from prunebook.compare import Run
+from prunebook import pruning_runs
+from prunebook.pruning_runs import Run
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def _small(monkeypatch):
 
 
 def test_a_row_says_what_was_kept_and_measured(data):
-    dense = compare.train_dense(data, seed=0)
-    row = compare.measure(dense, Run("weights", 90, 0, 0), data)
+    dense = pruning_runs.train_dense(data, seed=0)
+    row = pruning_runs.measure(dense, Run("weights", 90, 0, 0), data)
     first, second, third = 784 * 20, 400, 200  # the last layer is left whole
     kept = first - 14_112 + second - 360 + third
     assert row["kept"] == kept
@@ -34,26 +34,26 @@ def test_a_row_says_what_was_kept_and_measured(data):
 
 
 def test_fine_tuning_keeps_what_is_pruned(data):
-    dense = compare.train_dense(data, seed=0)
-    net = compare.prune(dense, "units", 50)
+    dense = pruning_runs.train_dense(data, seed=0)
+    net = pruning_runs.prune(dense, "units", 50)
     before = pb.sparsity(net)
-    compare.fine_tune(net, data, epochs=2, seed=0)
+    pruning_runs.fine_tune(net, data, epochs=2, seed=0)
     assert pb.sparsity(net) == before > 0.4
     assert pb.masks(dense) == {}
 
 
 def test_the_seed_experiment_holds_every_k_once():
-    runs = compare.seed_experiment(3)
-    assert len(set(runs)) == len(runs) == 2 * len(compare.KS) + 3
-    assert Run("weights", 0, 3, compare.TUNE_EPOCHS) in runs  # the dense network, trained as long
+    runs = pruning_runs.seed_experiment(3)
+    assert len(set(runs)) == len(runs) == 2 * len(pruning_runs.KS) + 3
+    assert Run("weights", 0, 3, pruning_runs.TUNE_EPOCHS) in runs  # the dense network, trained as long
     assert {run.seed for run in runs} == {3}
 
 
 def test_the_table_of_a_seed_comes_from_one_dense_network(data, tmp_path, monkeypatch):
     trained = []
-    train = compare.train_dense
+    train = pruning_runs.train_dense
     monkeypatch.setattr(compare, "train_dense", lambda *given: trained.append(given[1]) or train(*given))
     runs = [Run("weights", k, seed, 0) for seed in (0, 1) for k in (0, 50, 99)]
-    rows = list(compare.fill_pruning(runs, tmp_path / "table.csv", data))
+    rows = list(pruning_runs.fill_pruning(runs, tmp_path / "table.csv", data))
     assert [(row["seed"], row["k"]) for row in rows] == [(run.seed, run.k) for run in runs]
     assert trained == [0, 1]
