@@ -56,7 +56,8 @@ METHODS: dict[str, Callable[[CompareRun, Data], nn.Module]] = {
     "torch.nn.utils.prune": recipes.torch_prune,
     "Torch-Pruning": recipes.torch_pruning,
 }
-UNITS = ("unit norm", "gumbel units", "Torch-Pruning")
+# whole units cannot go below: one in each layer or, where the layers keep equal shares, 3 and 1
+LEAST = {"unit norm": ONE_UNIT, "gumbel units": ONE_UNIT, "Torch-Pruning": (3 * 784 + 3 + 10) / WEIGHTS}
 # four settings for each method, tried at one density with a seed that is in no table
 GRID: dict[str, tuple[str, ...]] = {
     name: tuple(f"lr={lr} {own}={value}" for lr in (0.002, 0.004) for value in values)
@@ -104,7 +105,7 @@ def runs(
     """Return the runs of a grid with the settings of the book, but for those that cannot be.
 
     The dense network has one density, and linear classifiers none above theirs; networks of whole units
-    need 795 weights.
+    have at least one in each layer.
     """
     seeds = list(seeds)
     found = []
@@ -203,7 +204,7 @@ def _possible(method: str, densities: Sequence[float]) -> list[float]:
         return [1.0]
     if method == "linear classifier":
         return [LINEAR, *(density for density in densities if density < LINEAR)]
-    return [density for density in densities if density >= ONE_UNIT or method not in UNITS]
+    return [density for density in densities if density >= LEAST.get(method, 0)]
 
 
 @lru_cache(maxsize=1)

@@ -288,7 +288,8 @@ def torch_pruning(run: CompareRun, data: Data) -> nn.Module:
             smaller,
             data.train.images[:1],
             importance=peer.importance.MagnitudeImportance(p=2),
-            pruning_ratio=1 - (units - 0.5) / FIRST,  # it rounds down
+            pruning_ratio=1
+            - (max(units, 3) + 0.1) / FIRST,  # it rounds down, and refuses to leave none of 100
             ignored_layers=[list(maskable(smaller).values())[-1]],
         ).step()
         return smaller
