@@ -19,7 +19,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(compare, "SIZES", (784, 20, 20, 10))
+    monkeypatch.setattr(pruning_runs, "SIZES", (784, 20, 20, 10))
 
 
 def test_a_row_says_what_was_kept_and_measured(data):
@@ -52,7 +52,7 @@ def test_the_seed_experiment_holds_every_k_once():
 def test_the_table_of_a_seed_comes_from_one_dense_network(data, tmp_path, monkeypatch):
     trained = []
     train = pruning_runs.train_dense
-    monkeypatch.setattr(compare, "train_dense", lambda *given: trained.append(given[1]) or train(*given))
+    monkeypatch.setattr(pruning_runs, "train_dense", lambda *given: trained.append(given[1]) or train(*given))
     runs = [Run("weights", k, seed, 0) for seed in (0, 1) for k in (0, 50, 99)]
     rows = list(pruning_runs.fill_pruning(runs, tmp_path / "table.csv", data))
     assert [(row["seed"], row["k"]) for row in rows] == [(run.seed, run.k) for run in runs]
