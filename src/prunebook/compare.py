@@ -152,13 +152,18 @@ def runs(
 
     The dense network has one density, and linear classifiers none above theirs; networks of whole units
     have at least one in each layer.
+
+    Raises:
+        ValueError: a method is unknown, or a density is no share above 0.
     """
-    seeds = list(seeds)
+    seeds, densities = list(seeds), list(densities)
+    if wrong := [density for density in densities if not 0 < density <= 1]:
+        raise ValueError(f"densities must be shares above 0, up to 1, got {wrong[0]:g}")
     found = []
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"methods must be among {sorted(METHODS)}, got {method!r}")
-        for density in _possible(method, list(densities)):
+        for density in _possible(method, densities):
             found += [CompareRun(method, density, seed, epochs, CHOSEN[method], data) for seed in seeds]
     return found
 

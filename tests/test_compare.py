@@ -1,0 +1,133 @@
+"""The protocol of the comparison: which runs there are, by which settings, and what their rows say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pandas import read_csv
+from small import make_prototypes
+
+import prunebook as pb
+from prunebook import compare, recipes
+from prunebook.compare import BESIDE, CHOSEN, CLOSE, DENSITIES, GRID, LAYERWISE, METHODS
+from prunebook.costs import macs, stored
+from prunebook.recipes import CompareRun
+from prunebook.tables import is_row_of, read_rows
+
+RESULTS = Path(__file__).parents[1] / "book/results"
+RUN = CompareRun("magnitude, global, one-shot", 0.1, 0, 5, "lr=0.004 before=0.4")
+
+
+@pytest.fixture
+def data(monkeypatch):
+    given = make_prototypes(400, 3)
+    test = pb.Split(given.test.images[:50], given.test.labels[:50])
+    given = replace(given, test=test)
+    monkeypatch.setattr(compare, "_data", lambda name: given)
+    return given
+
+
+def test_a_row_says_what_the_network_can_do_and_what_it_costs(data):
+    row = compare.measure(RUN)
+    net = METHODS[RUN.method](RUN, data)  # once more: a run repeats itself
+    small = pb.shrink(net)
+    assert row["kept"] == 26_620
+    assert 0 < row["effective"] <= 26_620
+    assert row["validation_accuracy"] == pytest.approx(pb.evaluate(net, data.valid).accuracy, abs=1e-6)
+    assert row["test_accuracy"] == pytest.approx(pb.evaluate(net, data.test).accuracy, abs=1e-6)
+    assert (row["macs"], row["macs_nonzero"]) == tuple(macs(small, data.test.images[:1]).__dict__.values())
+    assert [row[f"bytes_{form}"] for form in ("dense", "csr", "bitmask")] == [
+        stored(small).dense,
+        stored(small).csr,
+        stored(small).bitmask,
+    ]
+    assert row["macs"] < 266_200  # units that died are gone
+    assert min(row["ms"], row["dense_ms"], row["seconds"]) > 0
+    assert row["threads"] == torch.get_num_threads()
+    assert torch.__version__ in row["versions"]
+
+
+def test_settings_are_chosen_without_the_test_split(data, monkeypatch):
+    monkeypatch.setattr(compare, "_data", lambda name: replace(data, test=None))
+    row = compare.validate(RUN)
+    assert row["validation_accuracy"] > 0
+    assert "test_accuracy" not in row
+
+
+def test_every_method_is_searched_as_much_by_a_seed_that_is_in_no_table():
+    runs = compare.search_runs()
+    assert set(Counter(run.method for run in runs).values()) == {6}
+    assert {run.seed for run in runs} == {compare.SEARCH_SEED}
+    assert compare.SEARCH_SEED not in {run.seed for run in compare.frontier_runs()}
+    assert set(GRID) | {"torch.nn.utils.prune", "Torch-Pruning"} == set(METHODS) == set(CHOSEN)
+
+
+def test_the_settings_are_the_best_of_the_search():
+    table = read_csv(RESULTS / "search.csv")
+    assert "test_accuracy" not in table
+    assert len(table) == len(compare.search_runs())
+    for method, grid in GRID.items():
+        tried = table[table.method == method].set_index("settings").validation_accuracy
+        assert set(tried.index) == set(grid)
+        assert tried[CHOSEN[method]] == tried.max()
+
+
+def test_the_table_has_ten_methods_at_eight_densities_and_five_seeds_where_they_differ():
+    runs = [run for run in compare.frontier_runs() if run.data == "mnist" and run.epochs == compare.EPOCHS]
+    seeds = Counter((run.method, run.density) for run in runs)
+    whole = [name for name in METHODS if all(seeds[name, density] >= 2 for density in DENSITIES)]
+    assert len(whole) >= 10
+    close = [name for name in whole if name not in LAYERWISE]
+    assert len(close) >= 10
+    assert {seeds[name, density] for name in close for density in CLOSE} == {5}
+    assert set(METHODS) == {run.method for run in runs} > set(BESIDE)
+    assert len(set(runs)) == len(runs)
+
+
+def test_the_stored_table_is_of_these_runs_and_whole():
+    rows = read_rows(RESULTS / "comparison.csv")
+    runs = compare.frontier_runs()
+    mains = [run for run in runs if run.epochs <= 30]
+    keys = Counter(tuple(list(row.values())[:7]) for row in rows)
+    assert set(keys.values()) == {1}  # none twice
+    assert all(any(is_row_of(run, row) for run in runs) for row in rows)
+    assert not [run for run in mains if not any(is_row_of(run, row) for row in rows)]
+    assert not any(row.get("error") for row in rows)
+
+
+def test_runs_that_cannot_be_are_left_out():
+    found = compare.runs(["dense", "linear classifier", "unit norm"], [0.5, 0.02, 0.0015], [7], 3, "fashion")
+    assert [(run.method, run.density) for run in found] == [
+        ("dense", 1.0),
+        ("linear classifier", 7840 / 266_200),
+        ("linear classifier", 0.02),
+        ("linear classifier", 0.0015),
+        ("unit norm", 0.5),
+        ("unit norm", 0.02),
+    ]
+    assert {(run.seed, run.epochs, run.data) for run in found} == {(7, 3, "fashion")}
+
+
+def test_bad_runs_are_told():
+    with pytest.raises(ValueError, match=r"methods must be among .*'gumbel'.*, got 'magic'"):
+        compare.runs(["magic"], [0.5], [0], 3, "mnist")
+    with pytest.raises(ValueError, match="densities must be shares above 0, up to 1, got 2"):
+        compare.runs(["gumbel"], [2], [0], 3, "mnist")
+
+
+def test_the_data_of_a_run_is_loaded_once(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(compare, "load_data", lambda name: loaded.append(name) or name)
+    compare._data.cache_clear()
+    assert [compare._data(name) for name in ("mnist", "mnist", "fashion")] == ["mnist", "mnist", "fashion"]
+    assert loaded == ["mnist", "fashion"]
+    compare._data.cache_clear()
+
+
+def test_the_network_is_lenet():
+    assert sum(p.numel() for p in pb.lenet_300_100().parameters() if p.dim() == 2) == recipes.WEIGHTS
+    assert recipes.NETWORK == "784-300-100-10"
