@@ -45,7 +45,6 @@ def test_a_row_says_what_the_network_can_do_and_what_it_costs(data):
         stored(small).csr,
         stored(small).bitmask,
     ]
-    assert row["macs"] < 266_200  # units that died are gone
     assert min(row["ms"], row["dense_ms"], row["seconds"]) > 0
     assert row["threads"] == torch.get_num_threads()
     assert torch.__version__ in row["versions"]

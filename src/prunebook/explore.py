@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from torch import Tensor, nn
 
 from prunebook import plots
@@ -439,6 +440,32 @@ def explore_class(model: nn.Module, data: Data) -> FrameSlider:
         )
 
     return FrameSlider(draw, data.classes, label="class")
+
+
+def explore_frontier(rows: DataFrame) -> FrameSlider:
+    """Make a slider for how much is kept: all methods, from the best to the worst, at one density.
+
+    Args:
+        rows: with the columns method, density (0..1), test_accuracy (0..1) and kept, a row for each network.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if rows.empty:
+        raise ValueError("rows must hold at least one network, got none")
+    most = rows["method"].nunique()
+
+    def draw(percent: float) -> tuple[Figure, str]:
+        here = rows[(100 * rows["density"]).round(6) == percent]
+        figure, (ax,) = plots.figure(width=7.5, height=1 + 0.24 * most)
+        plots.ranking(here, ax)
+        ax.set_ylim(-0.7, most - 0.3)
+        mean = 100 * here.groupby("method")["test_accuracy"].mean().sort_values(ascending=False)
+        best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.head(3).items())
+        return figure, f"{percent:g} % kept, {len(mean)} methods. The best three: {best}."
+
+    stops = sorted({round(100 * share, 6) for share in rows["density"]}, reverse=True)
+    return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2)
 
 
 def _first(split: Split, sample: int) -> Split:

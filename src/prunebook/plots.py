@@ -37,6 +37,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#777777",
 )
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY)
+MARKERS = "osD^vP*"
 
 
 def figure(
@@ -358,6 +359,53 @@ def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
     ax.set(xlabel="weights kept", ylabel="test accuracy in %", xscale="log")
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "weights kept, in %") -> Axes:
+    """Draw test error against a share or another cost, both logarithmic, for each method.
+
+    A point is the mean over the seeds, a band goes from the best to the worst. `rows` has the columns method,
+    seed, test_accuracy (0..1, shown as errors in percent) and `x`; a share 0..1 called density is shown in
+    percent. At most seven methods can be told apart.
+    """
+    for (method, group), colour, marker in zip(
+        rows.groupby("method", sort=False), COLOURS, MARKERS, strict=False
+    ):
+        scale = 100 if x == "density" else 1
+        keys = [x] if x == "density" else ["epochs"]  # seeds differ a little in what they cost
+        errors = group.assign(x=scale * group[x], error=100 * (1 - group["test_accuracy"])).groupby(keys)
+        places, error = errors["x"].mean(), errors["error"]
+        ax.plot(places, error.mean(), marker=marker, color=colour, label=method, markersize=5, linewidth=1.4)
+        ax.fill_between(places, error.min(), error.max(), color=colour, alpha=0.2, linewidth=0)
+    ax.set(xlabel=label, ylabel="test error in %", xscale="log", yscale="log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def published_points(rows: DataFrame, ax: Axes) -> Axes:
+    """Draw errors that others have published: columns kept and error, both in percent."""
+    ax.plot(rows["kept"], rows["error"], "x", color="black", markersize=6, label="published", zorder=5)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def ranking(rows: DataFrame, ax: Axes) -> Axes:
+    """Draw a line of methods from the best to the worst: mean test accuracy, from the worst seed to the best.
+
+    `rows` has the columns method and test_accuracy (0..1, shown in percent).
+    """
+    found = 100 * rows.groupby("method")["test_accuracy"].agg(["mean", "min", "max"]).sort_values("mean")
+    places, mean = range(len(found)), found["mean"]
+    ax.hlines(places, found["min"], found["max"], color=SKY, linewidth=6, alpha=0.6)
+    ax.plot(mean, places, "o", color=BLUE, markersize=5)
+    for place, value in zip(places, mean, strict=True):
+        ax.annotate(f"{value:.1f}", (101.5, place), fontsize=8, va="center", annotation_clip=False)
+    ax.set(yticks=list(places), yticklabels=list(found.index), xlabel="test accuracy in %", xlim=(0, 101))
+    ax.grid(alpha=0.3, axis="x")
     return ax
 
 
