@@ -21,6 +21,7 @@ class Run:
 
 
 RUNS = [Run("weights", k, seed) for seed in (0, 1) for k in (0, 50.5, 99)]
+MANY = [Run("weights", 50, seed) for seed in range(40)]
 
 
 def measure(run: Run) -> dict[str, object]:
@@ -80,8 +81,8 @@ def test_what_another_process_measured_meanwhile_is_not_measured_again(tmp_path)
 def test_processes_that_write_at_once_lose_no_row(tmp_path):
     path = tmp_path / "table.csv"
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: tables.append_row(path, {"number": number}), range(40)))
-    assert sorted(int(str(row["number"])) for row in tables.read_rows(path)) == list(range(40))
+        list(threads.map(lambda run: tables.append_row(path, asdict(run), run), [*MANY, *MANY]))
+    assert sorted(int(str(row["seed"])) for row in tables.read_rows(path)) == list(range(40))
 
 
 def test_there_are_no_rows_where_there_is_no_file(tmp_path):

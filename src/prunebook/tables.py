@@ -32,7 +32,7 @@ def fill(
         if not missing([run], path):
             continue  # another process has been faster
         row = asdict(run) | measure(run)
-        append_row(path, row)
+        append_row(path, row, run)
         yield row
 
 
@@ -58,22 +58,33 @@ def read_rows(path: Path) -> list[dict[str, object]]:
         return [dict(row) for row in csv.DictReader(file)]
 
 
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Write the table anew with one row more."""
-    rewrite(path, lambda rows: [*rows, row])
+def append_row(path: Path, row: dict[str, object], run: Any) -> None:
+    """Write the table anew with the row of a run, unless another process has added one meanwhile."""
+    rewrite(path, lambda rows: rows if any(is_row_of(run, old) for old in rows) else [*rows, row])
+
+
+def drop_errors(runs: Sequence[Run], path: Path) -> None:
+    """Drop the rows of those of the runs that failed."""
+
+    def fine(row: dict[str, object]) -> bool:
+        return not row.get("error") or not any(is_row_of(run, row) for run in runs)
+
+    rewrite(path, lambda rows: [row for row in rows if fine(row)])
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]) -> None:
     """Replace the rows of a table by ``change(rows)``, at once: a reader finds the old table or the new one.
 
-    The columns are those of the last row. Several processes may do it; each waits for its turn.
+    The columns are those of all rows, in the order of the row with most; a row is empty where it lacks one.
+    Several processes may do it; each waits for its turn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".csv.partial")
     with _turn(path):
         rows = change(read_rows(path))
         with partial_path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[-1]), lineterminator="\n")
+            columns = dict.fromkeys(name for row in [max(rows, key=len, default={}), *rows] for name in row)
+            writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(partial_path, path)
