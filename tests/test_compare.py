@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from pandas import read_csv
 from small import make_prototypes
 
 import prunebook as pb
-from prunebook import compare, recipes
+from prunebook import recipes
+from prunebook.__main__ import main
 from prunebook.compare import BESIDE, CHOSEN, CLOSE, DENSITIES, GRID, LAYERWISE, METHODS
 from prunebook.costs import macs, stored
 from prunebook.recipes import CompareRun
 from prunebook.tables import is_row_of, read_rows
 
+compare = import_module("prunebook.compare")  # the name in the package is the function
 RESULTS = Path(__file__).parents[1] / "book/results"
 RUN = CompareRun("magnitude, global, one-shot", 0.1, 0, 5, "lr=0.004 before=0.4")
 
@@ -130,3 +133,57 @@ def test_the_data_of_a_run_is_loaded_once(monkeypatch):
 def test_the_network_is_lenet():
     assert sum(p.numel() for p in pb.lenet_300_100().parameters() if p.dim() == 2) == recipes.WEIGHTS
     assert recipes.NETWORK == "784-300-100-10"
+
+
+def test_a_comparison_is_a_table_of_rows_that_goes_on(data, tmp_path):
+    table = tmp_path / "mine.csv"
+    first = pb.compare(["dense", "small dense"], [0.02], seeds=[3], epochs=1, path=table)
+    assert list(first.method) == ["dense", "small dense"]
+    assert first.test_accuracy.between(0, 1).all()
+    assert first.kept.tolist() == [266_200, 5356]
+    before = table.read_text()
+    more = pb.compare(["small dense", "random"], [0.02], seeds=[3], epochs=1, path=table)
+    assert list(more.method) == ["small dense", "random"]
+    assert table.read_text().startswith(before)
+    assert more.iloc[0].dropna().to_dict() == first.iloc[1].dropna().to_dict()
+
+
+def test_a_method_that_fails_is_a_row_that_says_why(data, monkeypatch):
+    def fail(run, data):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(METHODS, "random", fail)
+    rows = pb.compare(["random", "small dense"], [0.02], seeds=[0], epochs=0)
+    assert rows.error.fillna("").tolist() == ["RuntimeError: no such luck", ""]
+
+
+def test_the_command_compares_and_prints(data, tmp_path, capsys):
+    table = str(tmp_path / "mine.csv")
+    given = ["compare", "--methods", "small dense", "--densities", "0.02", "0.005", "--seeds", "1", "2"]
+    assert main([*given, "--epochs", "1", "--table", table]) == 0
+    shown = capsys.readouterr().out
+    assert "4 new rows, 4 in all" in shown
+    assert "small dense" in shown
+    assert main([*given, "--epochs", "1", "--table", table]) == 0
+    assert "0 new rows, 4 in all" in capsys.readouterr().out
+    assert main(["compare", "--densities", "2", "--table", table]) == 2
+    assert "densities must be shares above 0, up to 1, got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "runs"), [("frontier", "frontier_runs"), ("search", "search_runs")])
+def test_the_commands_of_the_book_fill_its_tables(command, runs, data, tmp_path, monkeypatch, capsys):
+    few = [replace(run, epochs=0) for run in getattr(compare, runs)() if run.method == "small dense"][:2]
+    monkeypatch.setattr(f"prunebook.__main__.{runs}", lambda: few)
+    table = tmp_path / "table.csv"
+    assert main([command, "--table", str(table)]) == 0
+    assert "2 new rows, 2 in all" in capsys.readouterr().out
+    assert ("test_accuracy" in read_csv(table)) == (command == "frontier")
+
+
+def test_help_teaches_the_methods(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(method in shown for method in METHODS)
+    assert "--dask" in shown

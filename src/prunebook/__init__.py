@@ -2,6 +2,7 @@
 
 from prunebook.adaptive import AdaptivePruning, settled
 from prunebook.chapters import expect, is_quick, quick, setup, table
+from prunebook.compare import compare
 from prunebook.costs import Costs, costs
 from prunebook.data import Data, Split, load_data
 from prunebook.density import fft_kde, quantile
@@ -9,6 +10,7 @@ from prunebook.devices import device
 from prunebook.exchange import exchange
 from prunebook.explore import (
     explore_class,
+    explore_frontier,
     explore_gates,
     explore_k,
     explore_ratio,
@@ -81,6 +83,7 @@ __all__ = [
     "attach",
     "attach_all",
     "bake",
+    "compare",
     "components",
     "costs",
     "count_paths",
@@ -92,6 +95,7 @@ __all__ = [
     "exchange",
     "expect",
     "explore_class",
+    "explore_frontier",
     "explore_gates",
     "explore_k",
     "explore_ratio",

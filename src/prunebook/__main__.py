@@ -6,11 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from pandas import read_csv
+
+from prunebook import sweep
 from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
+from prunebook.compare import DENSITIES, EPOCHS, METHODS, frontier_runs, measure, runs, search_runs, validate
 from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
 from prunebook.gumbel_runs import fill_gumbel, gumbel_runs
 from prunebook.pruning_runs import fill_pruning, seed_experiment
+from prunebook.recipes import CompareRun
 from prunebook.toy import FIRST_SEED, fill_toy, toy_runs
 
 
@@ -60,8 +66,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     toy.add_argument("--seeds", type=int, default=10, help="how many seeds, from 10 on (default 10)")
     _add_table(toy, "toy", _toy)
+    _add_compare(commands)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
+
+
+def _add_compare(commands: Any) -> None:
+    """Add the commands of the comparison, which run here, on several processes or on a cluster."""
+    again = " Started again, it goes on where it stopped: at once, or after a crash."
+    compare = commands.add_parser(
+        "compare",
+        help="compare methods of your choice",
+        description="Train LeNet-300-100 by each method at each density from each seed, by the book's protocol, "
+        "and print the test accuracies." + again,
+        epilog="Methods: " + "; ".join(METHODS) + ". For example: python -m prunebook compare --methods "
+        '"magnitude, global, gradual" gumbel --densities 0.02 0.005 --processes 2',
+    )
+    usual = ["magnitude, global, gradual", "soft mask", "gumbel"]
+    compare.add_argument("--methods", nargs="+", choices=METHODS, default=usual, metavar="METHOD")
+    compare.add_argument(
+        "--densities", nargs="+", type=float, default=[0.02, 0.005], help="shares kept, above 0, up to 1"
+    )
+    compare.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="which (default: 0 1)")
+    compare.add_argument("--epochs", type=int, default=EPOCHS, help=f"of each run (default {EPOCHS})")
+    compare.add_argument("--data", choices=sorted(SOURCES), default="mnist")
+    compare.add_argument("--table", type=Path, default=Path("compared.csv"), help="the file to fill")
+    compare.set_defaults(run=_compare)
+    frontier = commands.add_parser(
+        "frontier",
+        help="fill the table of the chapter that compares the methods",
+        description=f"Train {len(frontier_runs())} networks by {len(METHODS)} methods at {len(DENSITIES)} "
+        "densities, and write a row for each: some hours on two cores." + again,
+    )
+    _add_table(frontier, "comparison", _frontier)
+    search = commands.add_parser(
+        "search",
+        help="fill the table that the settings of the comparison are chosen by",
+        description="Train each method with six settings, and write its accuracy on validation images, never "
+        "on test images." + again,
+    )
+    _add_table(search, "search", _search)
+    for command in (compare, frontier, search):
+        sweep.add_executor_options(command)
 
 
 def _add_table(command: argparse.ArgumentParser, name: str, run: Callable[[argparse.Namespace], int]) -> None:
@@ -74,6 +120,41 @@ def _report(new: Iterable[object], runs: Sequence[object], table: Path) -> int:
     """Measure the runs that are missing, and say how many they were."""
     print(f"{len(list(new))} new rows, {len(runs)} in all, in {table}")
     return 0
+
+
+def _sweep(
+    found: Sequence[CompareRun],
+    measured: Callable[[CompareRun], dict[str, object]],
+    chosen: argparse.Namespace,
+) -> int:
+    """Measure what is missing where the options say; return 1 where a run failed."""
+    with sweep.executor_of(chosen) as executor:
+        rows = list(sweep.sweep(found, chosen.table, measured, executor, chosen.retry))
+    for row in (failed := [row for row in rows if row["error"]]):
+        print(f"{row['method']} at {row['density']}, seed {row['seed']}: {row['error']}", file=sys.stderr)
+    return _report(rows, found, chosen.table) or int(bool(failed))
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    try:
+        found = runs(chosen.methods, chosen.densities, chosen.seeds, chosen.epochs, chosen.data)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    status = _sweep(found, measure, chosen)
+    rows = read_csv(chosen.table)
+    rows["test accuracy in %"] = 100 * rows["test_accuracy"]
+    shown = rows.pivot_table("test accuracy in %", "method", "density", aggfunc=["mean", "std"]).round(2)
+    print(f"\nTest accuracy in %, of {rows['seed'].nunique()} seeds:\n{shown}")
+    return status
+
+
+def _frontier(chosen: argparse.Namespace) -> int:
+    return _sweep(frontier_runs(), measure, chosen)
+
+
+def _search(chosen: argparse.Namespace) -> int:
+    return _sweep(search_runs(), validate, chosen)
 
 
 def _data(chosen: argparse.Namespace) -> int:

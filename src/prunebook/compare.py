@@ -8,11 +8,16 @@ Chapter: book/comparison.ipynb
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from pandas import DataFrame, Series, to_numeric
 from torch import nn
 
 from prunebook import recipes
@@ -22,7 +27,8 @@ from prunebook.gumbel_runs import EXCHANGE
 from prunebook.models import lenet_300_100
 from prunebook.recipes import WEIGHTS, CompareRun
 from prunebook.shrinking import shrink
-from prunebook.tables import versions
+from prunebook.sweep import sweep
+from prunebook.tables import is_row_of, read_rows, versions
 from prunebook.training import evaluate
 
 EPOCHS = 15
@@ -189,6 +195,46 @@ def frontier_runs() -> list[CompareRun]:
         *longer[TIMES[1]],
     ]
     return list(dict.fromkeys(found))
+
+
+def compare(
+    methods: Iterable[str],
+    densities: Iterable[float],
+    seeds: Iterable[int] = (0, 1),
+    epochs: int = EPOCHS,
+    data: str = "mnist",
+    path: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+) -> DataFrame:
+    """Train and measure a grid of networks by the protocol of the book; return a row for each.
+
+    Args:
+        methods: names in ``METHODS``.
+        densities: shares of the weights of LeNet-300-100 that may stay, each above 0, up to 1.
+        seeds: of the networks.
+        epochs: of each network in all.
+        data: a name for `load_data`.
+        path: a table to keep the rows in; those that are there already are not trained again.
+        executor: where to train, as for ``sweep.sweep``; None: here, one after the other.
+
+    Raises:
+        ValueError: a method is unknown, or a density is no share above 0.
+    """
+    wanted = runs(methods, densities, seeds, epochs, data)
+    with TemporaryDirectory() as folder:
+        table = Path(path or Path(folder) / "comparison.csv")
+        for _ in sweep(wanted, table, measure, executor):
+            pass
+        rows = [row for row in read_rows(table) if any(is_row_of(run, row) for run in wanted)]
+    return DataFrame(rows).apply(_numbers)
+
+
+def _numbers(column: Series) -> Series:
+    """Return a column of a file as numbers, where all of it are numbers."""
+    try:
+        return to_numeric(column)
+    except ValueError:
+        return column
 
 
 def measure(run: CompareRun) -> dict[str, object]:
