@@ -213,7 +213,12 @@ def test_a_killed_worker_loses_no_run_and_a_run_that_kills_workers_ends(tmp_path
     assert squares(tmp_path / "table.csv") == [*((number, str(number**2)) for number in range(5)), (5, "")]
     assert {row["number"]: row["error"] for row in rows if row["error"]} == {"5": "worker died"}
     assert {row["threads"] for row in rows if not row["error"]} == {"1"}  # not two in each
-    assert begun_times(tmp_path) == [1, 1, 2, 1, 1, 3]
+    times = begun_times(tmp_path)
+    if where == "dask":  # whose workers keep what is done until it is fetched, so that it may die with them
+        assert times[2] >= 2
+        assert times[5] >= 3
+    else:
+        assert times == [1, 1, 2, 1, 1, 3]
 
 
 @each_executor

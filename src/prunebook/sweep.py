@@ -236,6 +236,7 @@ def dask(address: str) -> Iterator[Executor]:
         ImportError: dask.distributed is not installed.
     """
     try:
+        from dask import config
         from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin
     except ImportError as error:
         raise ImportError("a Dask cluster needs one more package: pip install prunebook[cluster]") from error
@@ -249,6 +250,8 @@ def dask(address: str) -> Iterator[Executor]:
         if local == "local":
             if not (n or "2").isdecimal() or n == "0":
                 raise ValueError(f'address must be "local:N" with N from 1 on, got "{address}"')
+            # A killed worker may take longer to be back than Dask waits before it gives the place up.
+            opened.enter_context(config.set({"distributed.deploy.lost-worker-timeout": "1h"}))
             cluster = LocalCluster(
                 n_workers=int(n or 2),
                 threads_per_worker=1,
