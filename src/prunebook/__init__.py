@@ -21,6 +21,7 @@ from prunebook.explore import (
     moment,
 )
 from prunebook.faithful import agreement, removal
+from prunebook.files import load_model, save_model
 from prunebook.gumbel import GumbelPruning, gumbel_gate, logistic_noise, two_logit_gate
 from prunebook.masking import (
     attach,
@@ -115,6 +116,7 @@ __all__ = [
     "linear",
     "linear_decay",
     "load_data",
+    "load_model",
     "logistic_noise",
     "maskable",
     "masks",
@@ -132,6 +134,7 @@ __all__ = [
     "recalibrate",
     "removal",
     "rewind",
+    "save_model",
     "sensitivity",
     "set_masks",
     "settled",

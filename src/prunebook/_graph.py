@@ -36,7 +36,7 @@ for _name in IN_PLACE:
     setattr(_Proxy, f"__{_name}__", _recorded(_name))
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Remembers which module it entered last, for the error message."""
 
     where = ""
@@ -55,23 +55,30 @@ def trace(model: nn.Module) -> fx.Graph:
     """The graph of a network in eval mode; the network stays as it is.
 
     Raises:
-        ValueError: torch.fx cannot trace it, a layer is not initialised, or the graph does not show what an
-            operation in place changes.
+        ValueError: what `record` raises, or the graph does not show what an operation in place changes.
+    """
+    graph = record(copy.deepcopy(model).eval(), Tracer())
+    _refuse_overwriting(model, graph)
+    return graph
+
+
+def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
+    """The graph of a network in the mode it is in; what its forward does beside that is done.
+
+    Raises:
+        ValueError: torch.fx cannot trace it, or a layer is not initialised.
     """
     lazy = [name for name, weight in model.named_parameters() if is_lazy(weight)]
     if lazy:
         raise ValueError(f"model: {lazy[0]} is not initialised; run the network once before")
-    tracer = _Tracer()
     try:
-        graph = tracer.trace(copy.deepcopy(model).eval())
+        return tracer.trace(model)
     except Exception as error:  # a user's forward can raise anything
         near = f", in or after {tracer.where!r}" if tracer.where else ""
         raise ValueError(
             f"model: torch.fx cannot trace {type(model).__name__}{near}: {error}. "
             "forward must not branch on tensors; rewrite that, or take the parts that can be traced"
         ) from error
-    _refuse_overwriting(model, graph)
-    return graph
 
 
 def name_of(node: fx.Node) -> str:
