@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 
@@ -247,3 +248,22 @@ def test_each_class_says_its_own_paths_and_weights(data):
         assert f"{edges:,} of {total:,} weights" in readout
         assert f"{shares[index].max():.1%} of the strength" in readout
     assert len(set(slider.frames)) == len(data.classes)
+
+
+def test_the_frontier_slider_ranks_the_methods_at_each_density():
+    rows = pd.DataFrame(
+        {
+            "method": ["rule", "rule", "gates", "rule"],
+            "density": [0.0015, 0.0015, 0.0015, 0.5],
+            "test_accuracy": [0.8, 0.9, 0.95, 0.98],
+            "kept": [399, 399, 399, 133_100],
+        }
+    )
+    slider = pb.explore_frontier(rows)
+    assert slider.stops == [50, 0.15]
+    assert slider.readouts == [
+        "50 % kept, the best of 1: rule 98.0 %.",
+        "0.15 % kept, the best of 2: gates 95.0 %, rule 85.0 %.",
+    ]
+    with pytest.raises(ValueError, match="rows must hold at least one network"):
+        pb.explore_frontier(rows[:0])

@@ -261,6 +261,71 @@ def test_frontier_has_a_point_per_count_with_bars_to_the_worst_and_best_seed():
     assert ax.get_xscale() == "log"
 
 
+def test_error_curves_are_means_in_percent_with_bands_from_best_to_worst():
+    rows = pd.DataFrame(
+        {
+            "method": ["gates"] * 4 + ["rule"],
+            "density": [0.01, 0.01, 0.5, 0.5, 0.01],
+            "test_accuracy": [0.9, 0.94, 0.98, 0.98, 0.92],
+        }
+    )
+    _, (ax,) = plots.figure()
+    plots.error_curves(rows, ax)
+    gates, rule = ax.lines
+    assert gates.get_xydata().ravel().tolist() == pytest.approx([1, 8, 50, 2])
+    assert rule.get_xydata().ravel().tolist() == pytest.approx([1, 8])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert sorted(set(band[:, 1].round(6))) == pytest.approx([2, 6, 10])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert gates.get_marker() != rule.get_marker()
+
+
+def test_errors_against_time_have_a_point_for_each_number_of_epochs():
+    rows = pd.DataFrame(
+        {"method": "rule", "epochs": [5, 5, 9], "cpu_seconds": [4, 6, 20], "test_accuracy": [0.9, 0.8, 0.95]}
+    )
+    _, (ax,) = plots.figure()
+    plots.error_curves(rows, ax, x="cpu_seconds", label="seconds")
+    assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([5, 15, 20, 5])
+    assert ax.get_xlabel() == "seconds"
+
+
+def test_the_frontier_puts_long_runs_and_published_points_beside_the_curves():
+    short = pd.DataFrame(
+        {"method": ["b", "a", "c"], "density": [0.01, 0.01, 0.01], "test_accuracy": [0.9, 0.8, 0.7]}
+    )
+    long = pd.DataFrame(
+        {
+            "method": ["gumbel, then exchange"] * 2 + ["gumbel"],
+            "count": [399, 399, 399],
+            "density": [0.0015, 0.0015, 0.0015],
+            "epochs": [40, 40, 40],
+            "fine_tune": [200, 200, 200],
+            "test_accuracy": [0.95, 0.97, 0.5],
+        }
+    )
+    published = pd.DataFrame({"kept": [1, 5], "error": [2.4, 1.6]})
+    _, (ax,) = plots.figure()
+    plots.frontier_of(short, long, published, ("a", "b"), ax)
+    a, b, stars, crosses = ax.lines
+    assert (a.get_label(), b.get_label()) == ("a", "b")
+    assert a.get_xydata().ravel().tolist() == pytest.approx([1, 20])
+    assert stars.get_xydata().ravel().tolist() == pytest.approx([0.15, 4])
+    assert stars.get_label().endswith("up to 240 epochs")
+    assert crosses.get_xydata().tolist() == [[1, 2.4], [5, 1.6]]
+
+
+def test_ranking_goes_from_the_worst_at_the_bottom_to_the_best():
+    rows = pd.DataFrame({"method": ["b", "a", "a"], "test_accuracy": [0.5, 0.9, 0.8]})
+    _, (ax,) = plots.figure()
+    plots.ranking(rows, ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([50, 0, 85, 1])
+    assert [text.get_text() for text in ax.texts] == ["50.0", "85.0"]
+    (spread,) = ax.collections
+    assert [list(part[:, 0]) for part in spread.get_segments()] == [pytest.approx([50, 50]), pytest.approx([80, 90])]
+
+
 def test_effective_share_is_in_percent_of_the_weights_kept():
     rows = pd.DataFrame(
         {"method": ["a", "a", "b"], "density": [0.01, 0.1, 1.0], "effective_density": [0.005, 0.1, 1.0]}

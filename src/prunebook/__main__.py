@@ -77,7 +77,7 @@ def _add_compare(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         help="compare methods of your choice",
-        description="Train LeNet-300-100 by each method at each density from each seed by the book's protocol "
+        description="Train LeNet-300-100 by each method at each density from each seed, as the book does, "
         "and print the test accuracies." + again,
         epilog="Methods: " + "; ".join(METHODS) + ". For example: python -m prunebook compare --methods "
         '"magnitude, global, gradual" gumbel --densities 0.02 0.005 --processes 2',

@@ -38,6 +38,15 @@ FASHION_DENSITIES = (0.02, 0.005, 0.0015)
 TIMES = (30, 60)  # epochs, beside 15
 LINEAR = 7840 / WEIGHTS  # all weights of the linear classifier
 ONE_UNIT = (784 + 1 + 10) / WEIGHTS  # one unit in each layer
+MAIN = (  # those of the picture
+    "magnitude, global, gradual",
+    "iterative, rewinding",
+    "soft mask",
+    "adaptive",
+    "gumbel",
+    EXCHANGE,
+    "small dense",
+)
 TIMED = ("magnitude, global, gradual", "soft mask", "gumbel", EXCHANGE)
 ON_FASHION = (
     "dense",

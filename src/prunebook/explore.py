@@ -462,7 +462,7 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
         ax.set_ylim(-0.7, most - 0.3)
         mean = 100 * here.groupby("method")["test_accuracy"].mean().sort_values(ascending=False)
         best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.head(3).items())
-        return figure, f"{percent:g} % kept, {len(mean)} methods. The best three: {best}."
+        return figure, f"{percent:g} % kept, the best of {len(mean)}: {best}."
 
     stops = sorted({round(100 * share, 6) for share in rows["density"]}, reverse=True)
     return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2)

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path
+from matplotlib.ticker import LogLocator, NullFormatter
 from pandas import DataFrame
 from torch import Tensor
 
@@ -379,16 +380,32 @@ def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "we
         ax.plot(places, error.mean(), marker=marker, color=colour, label=method, markersize=5, linewidth=1.4)
         ax.fill_between(places, error.min(), error.max(), color=colour, alpha=0.2, linewidth=0)
     ax.set(xlabel=label, ylabel="test error in %", xscale="log", yscale="log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
 
-def published_points(rows: DataFrame, ax: Axes) -> Axes:
-    """Draw errors that others have published: columns kept and error, both in percent."""
-    ax.plot(rows["kept"], rows["error"], "x", color="black", markersize=6, label="published", zorder=5)
+def frontier_of(
+    short: DataFrame, long: DataFrame, published: DataFrame, methods: Sequence[str], ax: Axes
+) -> Axes:
+    """Draw the error curves of methods at one budget, what more time reaches, and what others published.
+
+    `short` is as for `error_curves`. `long` is the table of Gumbel runs, of which those with exchange are
+    drawn as stars. `published` has the columns kept and error, both in percent.
+    """
+    order = {name: place for place, name in enumerate(methods)}
+    chosen = short[short["method"].isin(methods)]
+    error_curves(chosen.sort_values("method", key=lambda names: names.map(order)), ax)
+    stars = long[long["method"] == "gumbel, then exchange"].groupby("count").mean(numeric_only=True)
+    errors = 100 * (1 - stars["test_accuracy"])
+    most = int((stars["epochs"] + stars["fine_tune"]).max())
+    label = f"gumbel, then exchange, up to {most} epochs"
+    ax.plot(100 * stars["density"], errors, "*--", color="black", markersize=9, linewidth=1, label=label)
+    ax.plot(published["kept"], published["error"], "x", color="black", label="published", zorder=5)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
