@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunebook.costs import Macs, costs, count, effective, latency, macs, stored
+from prunebook.costs import Macs, costs, count, effective, latency, macs, race, stored
 from prunebook.masking import attach
 
 
@@ -113,6 +113,24 @@ def test_latency_restores_modes_and_has_quartiles():
     assert 0 < timed.lower <= timed.median <= timed.upper
     assert (timed.batch, timed.threads) == (6, torch.get_num_threads())
     assert [module.training for module in model.modules()] == [True, False, True]
+
+
+def test_a_race_times_all_in_every_round_and_the_longer_work_loses():
+    small, large = nn.Linear(4, 4), nn.Sequential(*(nn.Linear(400, 400) for _ in range(4))).train()
+    turns = []
+    for name, model in (("small", small), ("large", large)):
+        model.register_forward_hook(
+            lambda *_, name=name: turns.append((name, torch.is_inference_mode_enabled()))
+        )
+    times = race({"small": nn.Sequential(nn.Linear(400, 4), small), "large": large}, torch.rand(200, 400), 9)
+    assert times["small"].shape == times["large"].shape == (9,)
+    assert (times["small"] > 0).all()
+    assert times["large"].median() > times["small"].median()
+    assert turns == [("small", True)] * 2 + [("large", True)] * 2 + turns[4:]
+    assert turns.count(("small", True)) == turns.count(("large", True)) == 2 * (9 + 3)
+    assert all(module.training for module in large.modules())
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+        race({}, torch.zeros(1), 0)
 
 
 def test_costs_gather_all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
@@ -267,3 +268,25 @@ def test_the_frontier_slider_ranks_the_methods_at_each_density():
     ]
     with pytest.raises(ValueError, match="rows must hold at least one network"):
         pb.explore_frontier(rows[:0])
+
+
+def test_savings_say_the_bytes_of_a_pruned_copy_and_the_time_of_the_table():
+    net = pb.mlp([784, 30, 10])
+    before = copy.deepcopy(net.state_dict())
+    rows = [("dense", 0, 1000, 1.0), ("csr", 50, 500, 0.5), ("csr", 90, 100, 2.0), ("zeros", 90, 100, 1.0)]
+    columns = ["form", "k", "weights", "faster"]
+    table = pd.concat([pd.DataFrame(rows, columns=columns).assign(batch=batch) for batch in (1, 256)])
+    slider = pb.explore_savings(net, table)
+    assert slider.stops == [50, 90]
+    assert slider.stops[slider.start] == 90
+    assert slider.choices == {"batch": ["256 images", "1 image"]}
+    for index, k in enumerate((50, 90)):
+        size = pb.stored(pb.prune_weights(copy.deepcopy(net), k))
+        readout = slider.readouts[slider.index(index, [1])]
+        assert readout == (
+            f"{k} % zeros: dense {size.dense / 1e6:.2f} MB, CSR {size.csr / 1e6:.2f} MB, bit-mask "
+            f"{size.bitmask / 1e6:.2f} MB; CSR takes {(2.0, 0.5)[index]:.2f} of the dense time for 1 image."
+        )
+    assert all(torch.equal(before[name], each) for name, each in net.state_dict().items())
+    with pytest.raises(ValueError, match="faster must pass 1"):
+        pb.explore_savings(net, table[table["faster"] >= 1])

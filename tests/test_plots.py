@@ -323,7 +323,10 @@ def test_ranking_goes_from_the_worst_at_the_bottom_to_the_best():
     assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([50, 0, 85, 1])
     assert [text.get_text() for text in ax.texts] == ["50.0", "85.0"]
     (spread,) = ax.collections
-    assert [list(part[:, 0]) for part in spread.get_segments()] == [pytest.approx([50, 50]), pytest.approx([80, 90])]
+    assert [list(part[:, 0]) for part in spread.get_segments()] == [
+        pytest.approx([50, 50]),
+        pytest.approx([80, 90]),
+    ]
 
 
 def test_effective_share_is_in_percent_of_the_weights_kept():
@@ -528,3 +531,42 @@ def test_poster_has_one_large_picture_and_one_for_each_image(tmp_path):
     figure.savefig(tmp_path / "poster.svg")
     assert (tmp_path / "poster.pdf").read_bytes().startswith(b"%PDF")
     assert "<image" not in (tmp_path / "poster.svg").read_text().split("axes_2")[0]  # vectors, no pixels
+
+
+def test_storage_has_a_cell_for_each_number_and_colours_weights():
+    _, axes = plots.figure(columns=3)
+    plots.storage_forms(torch.tensor([[0.0, 5.0], [0.0, 0.0], [-3.0, 0.0]]), axes)
+    cells = [[text.get_text() for text in ax.texts] for ax in axes]
+    assert cells[0] == ["", "0", "5", "", "0", "0", "", "-3", "0"]
+    assert cells[1] == ["values", "5", "-3", "columns", "1", "0", "starts", "0", "1", "1", "2"]
+    assert cells[2] == ["values", "5", "-3", "bits", "0", "1", "0", "", "0", "1", "0"]
+    blue = [[patch.get_facecolor() == mpl.colors.to_rgba(plots.SKY) for patch in ax.patches] for ax in axes]
+    assert [sum(each) for each in blue] == [2, 2, 2]
+    assert blue[0] == [False, True, False, False, True, False]
+
+
+def test_speed_is_drawn_against_the_weights_left():
+    rows = pd.DataFrame(
+        {
+            "form": ["dense", "csr", "csr", "zeros", "shrunk", "masked"],
+            "weights": [200, 4, 40, 40, 20, 40],
+            "faster": [1.0, 8.0, 0.9, 1.0, 9.0, 0.8],
+        }
+    )
+    _, (ax,) = plots.figure()
+    plots.speed_curves(rows, ax, even=82.0)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn["zeros left out: CSR"] == [[2, 8], [20, 0.9]]
+    assert drawn["zeros"] == [[20, 1]]
+    assert drawn["units removed"] == [[10, 9]]
+    assert [18, 18] in [list(line.get_xdata()) for line in ax.lines]
+    assert [text.get_text() for text in ax.texts] == ["82 % zeros"]
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]  # all weights on the left
+
+
+def test_size_bars_say_their_share_of_the_first():
+    _, (ax,) = plots.figure()
+    plots.size_bars({"dense": 8e6, "CSR": 2e6}, ax, largest=1e7)
+    assert [bar.get_width() for bar in ax.patches] == [8, 2]
+    assert [text.get_text().strip() for text in ax.texts] == ["100%", "25%"]
+    assert ax.get_xlim()[1] == pytest.approx(11.8)

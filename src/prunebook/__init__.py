@@ -3,7 +3,7 @@
 from prunebook.adaptive import AdaptivePruning, settled
 from prunebook.chapters import expect, is_quick, quick, setup, table
 from prunebook.compare import compare
-from prunebook.costs import Costs, costs
+from prunebook.costs import Costs, costs, latency, macs, race, stored
 from prunebook.data import Data, Split, load_data
 from prunebook.density import fft_kde, quantile
 from prunebook.devices import device
@@ -15,6 +15,7 @@ from prunebook.explore import (
     explore_k,
     explore_ratio,
     explore_run,
+    explore_savings,
     explore_tau,
     explore_thinning,
     gate_moment,
@@ -23,6 +24,7 @@ from prunebook.explore import (
 from prunebook.faithful import agreement, removal
 from prunebook.files import load_model, save_model
 from prunebook.gumbel import GumbelPruning, gumbel_gate, logistic_noise, two_logit_gate
+from prunebook.latency_runs import break_even
 from prunebook.masking import (
     attach,
     attach_all,
@@ -50,6 +52,7 @@ from prunebook.pathways import (
 )
 from prunebook.shrinking import Report, recalibrate, shrink
 from prunebook.soft import SoftPruning, soft_mask
+from prunebook.sparse import CSRLinear, to_csr
 from prunebook.toy import toy_data, toy_error, train_toy
 from prunebook.training import History, Score, evaluate, fit, linear_decay
 from prunebook.units import prune_units
@@ -69,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptivePruning",
+    "CSRLinear",
     "Costs",
     "Data",
     "FrameSlider",
@@ -84,6 +88,7 @@ __all__ = [
     "attach",
     "attach_all",
     "bake",
+    "break_even",
     "compare",
     "components",
     "costs",
@@ -101,6 +106,7 @@ __all__ = [
     "explore_k",
     "explore_ratio",
     "explore_run",
+    "explore_savings",
     "explore_tau",
     "explore_thinning",
     "exponential",
@@ -111,6 +117,7 @@ __all__ = [
     "harden",
     "importance",
     "is_quick",
+    "latency",
     "lenet5",
     "lenet_300_100",
     "linear",
@@ -118,6 +125,7 @@ __all__ = [
     "load_data",
     "load_model",
     "logistic_noise",
+    "macs",
     "maskable",
     "masks",
     "mlp",
@@ -130,6 +138,7 @@ __all__ = [
     "prune_weights",
     "quantile",
     "quick",
+    "race",
     "reached",
     "recalibrate",
     "removal",
@@ -142,9 +151,11 @@ __all__ = [
     "shrink",
     "soft_mask",
     "sparsity",
+    "stored",
     "surviving",
     "symmetry",
     "table",
+    "to_csr",
     "toy_data",
     "toy_error",
     "train_toy",

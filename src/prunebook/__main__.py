@@ -15,6 +15,7 @@ from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
 from prunebook.compare import DENSITIES, EPOCHS, METHODS, frontier_runs, measure, runs, search_runs, validate
 from prunebook.data import SOURCES, DamagedDataError, data_folder, fetch, load_data
 from prunebook.gumbel_runs import fill_gumbel, gumbel_runs
+from prunebook.latency_runs import write_latency
 from prunebook.pruning_runs import fill_pruning, seed_experiment
 from prunebook.recipes import CompareRun
 from prunebook.toy import FIRST_SEED, fill_toy, toy_runs
@@ -66,6 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     toy.add_argument("--seeds", type=int, default=10, help="how many seeds, from 10 on (default 10)")
     _add_table(toy, "toy", _toy)
+    latency = commands.add_parser(
+        "latency",
+        help="measure the table of the chapter on what you gain",
+        description="Time 784-1000-1000-500-200-10 on the CPU as it is, with zeros, as CSR and with units "
+        "removed, and write the table anew. Takes a minute; leave the machine alone meanwhile.",
+    )
+    latency.add_argument("--threads", type=int, nargs="+", default=[1], help="how many (default: 1)")
+    latency.add_argument("--rounds", type=int, default=100, help="how often each is timed (default 100)")
+    _add_table(latency, "latency", _latency)
     _add_compare(commands)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
@@ -186,6 +196,12 @@ def _gumbel(chosen: argparse.Namespace) -> int:
 def _toy(chosen: argparse.Namespace) -> int:
     runs = [run for seed in range(FIRST_SEED, FIRST_SEED + chosen.seeds) for run in toy_runs(seed)]
     return _report(fill_toy(runs, chosen.table), runs, chosen.table)
+
+
+def _latency(chosen: argparse.Namespace) -> int:
+    rows = write_latency(chosen.table, chosen.threads, chosen.rounds)
+    print(f"{rows} rows in {chosen.table}")
+    return 0
 
 
 if __name__ == "__main__":

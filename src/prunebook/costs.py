@@ -7,16 +7,18 @@ Chapter: book/units.ipynb
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from prunebook._channels import MIXING, TRANSPOSED, Flow, matrix
 from prunebook.shrinking import evaluating, plain
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,31 @@ def latency(model: nn.Module, images: Tensor, repeats: int = 30, warmup: int = 5
         times = [_milliseconds(model, images) for _ in range(warmup + repeats)][warmup:]
     lower, median, upper = torch.tensor(times).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     return Latency(median, lower, upper, len(images), torch.get_num_threads())
+
+
+def race(models: Mapping[Key, nn.Module], images: Tensor, rounds: int = 30) -> dict[Key, Tensor]:
+    """Time a forward pass of several models in turn, round by round, in ms: (rounds,) for each.
+
+    A machine that is busy for a while slows all that take part in a round, so compare within rounds:
+    ``(times["dense"] / times["small"]).median()``.
+
+    Args:
+        models: by name, on the device of the images; timed in eval and inference mode.
+        images: (batch, ...) one batch.
+        rounds: how often each is timed, at least 1; three rounds before are not counted.
+
+    Raises:
+        ValueError: rounds below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    times: dict[Key, list[float]] = {name: [] for name in models}
+    for _ in range(3 + rounds):
+        for name, model in models.items():
+            with evaluating(model), torch.inference_mode():
+                model(images)  # its weights come back into the cache, where the others have driven them out
+                times[name].append(_milliseconds(model, images))
+    return {name: torch.tensor(each[3:]) for name, each in times.items()}
 
 
 def _milliseconds(model: nn.Module, images: Tensor) -> float:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from prunebook import plots
 from prunebook.adaptive import AdaptivePruning
-from prunebook.costs import macs
+from prunebook.costs import Bytes, macs, stored
 from prunebook.data import Data, Split
 from prunebook.density import GRID, fft_kde, quantile
 from prunebook.gumbel import NOISE_TAIL, GumbelPruning, gates, gumbel_gate
+from prunebook.latency_runs import break_even
 from prunebook.masking import dense_weight, maskable, masks, parameter_name, sparsity
 from prunebook.pathways import count_paths, importance, order_units, surviving
 from prunebook.shrinking import shrink
@@ -472,3 +473,47 @@ def _first(split: Split, sample: int) -> Split:
     if sample < 1:
         raise ValueError(f"sample must be at least 1, not {sample}")
     return Split(split.images[:sample], split.labels[:sample])
+
+
+def explore_savings(model: nn.Module, timings: DataFrame) -> FrameSlider:
+    """Make a slider for the share of zeros: bytes of a network in three forms, and time from a table.
+
+    Args:
+        model: copies of it are pruned, k % of each layer, to count their bytes.
+        timings: as `pb.table("latency")` gives it, of one number of threads: another network's, perhaps.
+
+    Raises:
+        ValueError: the table has no CSR that is as fast as dense at some k.
+    """
+    csr = timings[timings["form"] == "csr"]
+    ks = [int(k) if k == int(k) else k for k in sorted(csr["k"].unique().tolist())]
+    sizes = {k: stored(prune_weights(copy.deepcopy(model), k)) for k in ks}
+    largest_first = sorted(csr["batch"].unique().tolist(), reverse=True)
+    batches = {f"{batch} image{'' if batch == 1 else 's'}": batch for batch in largest_first}
+
+    def draw(k: float, batch: str) -> tuple[Figure, str]:
+        return _draw_savings(sizes, timings[timings["batch"] == batches[batch]], k, batch)
+
+    start = min(range(len(ks)), key=lambda i: abs(ks[i] - 90))
+    return FrameSlider(draw, ks, label="zeros in %", start=start, choices={"batch": list(batches)})
+
+
+def _draw_savings(
+    sizes: Mapping[float, Bytes], timings: DataFrame, k: float, batch: str
+) -> tuple[Figure, str]:
+    # fixed margins: to find them anew would take longer than the rest of the frame
+    figure, (left, right) = plots.figure(columns=2, width=8.6, height=3.0, layout=None)
+    figure.subplots_adjust(left=0.1, right=0.985, bottom=0.17, top=0.9, wspace=0.3)
+    size = {"dense": sizes[k].dense, "CSR": sizes[k].csr, "bit-mask": sizes[k].bitmask}
+    plots.size_bars(size, left, max(max(vars(each).values()) for each in sizes.values()))
+    csr = timings[timings["form"] == "csr"].sort_values("k")
+    plots.speed_curves(timings, right, break_even(csr["k"].tolist(), csr["faster"].tolist()))
+    now = csr[csr["k"] == k].iloc[0]
+    total = timings.loc[timings["form"] == "dense", "weights"].iloc[0]
+    right.plot(100 * now["weights"] / total, now["faster"], "o", markersize=11, color=plots.ORANGE)
+    right.set_title(f"{batch} at once", fontsize=9)
+    megabytes = ", ".join(f"{name} {each / 1e6:.2f} MB" for name, each in size.items())
+    return (
+        figure,
+        f"{k:g} % zeros: {megabytes}; CSR takes {1 / now['faster']:.2f} of the dense time for {batch}.",
+    )

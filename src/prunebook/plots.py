@@ -749,3 +749,83 @@ def poster(
     )
     fig.text(0.04, 0.015, note, fontsize=11, color="0.3")
     return fig
+
+
+def storage_forms(weight: Tensor, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Draw what is stored of a small matrix as dense, as CSR and as a bit-mask: a cell for each number.
+
+    Weights are blue, zeros and what says where the weights are stand in white cells.
+    """
+    values = weight.detach().cpu()
+    stored = values[values != 0].tolist()
+    starts = [0, *(values != 0).sum(1).cumsum(0).tolist()]
+    columns = (values != 0).nonzero()[:, 1].tolist()
+    bits = (values != 0).flatten().int().tolist()
+    forms = {
+        "dense": [("", row) for row in values.tolist()],
+        "CSR": [("values", stored), ("columns", columns), ("starts", starts)],
+        "bit-mask": [("values", stored), ("bits", bits[: len(bits) // 2]), ("", bits[len(bits) // 2 :])],
+    }
+    for ax, (title, rows) in zip(axes, forms.items(), strict=True):
+        for place, (name, numbers) in enumerate(rows):
+            size = 0.5 if title == "bit-mask" and set(numbers) <= {0, 1} else 1.0
+            blue = title == "dense" or name == "values"
+            _cells(numbers, name, 1.3 * place, size, blue, ax)
+        ax.set(title=title, xlim=(-2.1, 6.2), ylim=(5.2, -0.2), aspect="equal")
+        ax.set_axis_off()
+    return axes
+
+
+def _cells(numbers: Sequence[float], name: str, y: float, size: float, blue: bool, ax: Axes) -> None:
+    """Draw numbers side by side, each in a square, and their name on the left."""
+    ax.text(-0.2, y + 0.5, name, ha="right", va="center", fontsize=8)
+    for i, number in enumerate(numbers):
+        full = blue and number != 0
+        corner = (i * size, y + (1 - size) / 2)
+        ax.add_patch(Rectangle(corner, size, size, facecolor=SKY if full else "white", edgecolor=GREY))
+        colour = "black" if full or not blue else GREY
+        ax.text((i + 0.5) * size, y + 0.5, f"{number:g}", ha="center", va="center", fontsize=8 * size + 1,
+                color=colour)  # fmt: skip
+
+
+def speed_curves(rows: DataFrame, ax: Axes, even: float | None = None) -> Axes:
+    """Draw how many times faster than dense each form is, against the share of the weights that are left.
+
+    Args:
+        rows: of the table of latencies, for one batch size and number of threads.
+        ax: to draw on; both axes are logarithmic, all weights on the left.
+        even: percent of zeros at which CSR is as fast as dense, marked where given.
+    """
+    total = rows.loc[rows["form"] == "dense", "weights"].iloc[0]
+    looks = {
+        "zeros": ("zeros", GREY, "s"),
+        "csr": ("zeros left out: CSR", BLUE, "o"),
+        "shrunk": ("units removed", GREEN, "D"),
+    }
+    for form, (label, colour, marker) in looks.items():
+        each = rows[rows["form"] == form].sort_values("weights")
+        ax.plot(100 * each["weights"] / total, each["faster"], marker + "-", color=colour, label=label)
+    ax.axhline(1, color="black", linewidth=1, linestyle="--")
+    if even is not None:
+        ax.axvline(100 - even, color=ORANGE, linewidth=1.2)
+        ax.annotate(f"{even:.0f} % zeros", (100 - even, 32), (4, 0), textcoords="offset points", fontsize=8)
+    ticks = (50, 20, 10, 5, 2, 1, 0.5)
+    ax.set(xlabel="weights left, in %", ylabel="times as fast as dense", xscale="log", yscale="log")
+    ax.set(xlim=(60, 0.4), ylim=(0.25, 40), xticks=ticks, yticks=(0.5, 1, 2, 5, 10, 20))
+    ax.set_xticklabels([f"{tick:g}" for tick in ticks])
+    ax.set_yticklabels(["0.5", "1", "2", "5", "10", "20"])
+    ax.minorticks_off()
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return ax
+
+
+def size_bars(sizes: Mapping[str, float], ax: Axes, largest: float | None = None) -> Axes:
+    """Draw a bar for each size in bytes, in MB, with its share of the first; the axis ends past `largest`."""
+    first = next(iter(sizes.values()))
+    ax.barh(list(sizes), [size / 1e6 for size in sizes.values()], color=BLUE)
+    for place, size in enumerate(sizes.values()):
+        ax.text(size / 1e6, place, f" {size / first:.0%}", va="center", fontsize=9)
+    ax.invert_yaxis()
+    ax.set(xlabel="MB", xlim=(0, 1.18 * (largest or max(sizes.values())) / 1e6))
+    return ax
