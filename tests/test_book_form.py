@@ -190,8 +190,9 @@ def test_readme_commands_exist():
 
 
 @pytest.mark.parametrize("file", ["README.md", "book/intro.md"])
-def test_the_ten_lines_run(file, capsys, monkeypatch):
+def test_the_ten_lines_run(file, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.chdir(tmp_path)  # what they save
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
     names = {}
     exec(lines, names)
