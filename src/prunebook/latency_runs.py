@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunebook.compare import SIZES
+from prunebook.pruning_runs import SIZES
 from prunebook.costs import count, race
 from prunebook.masking import bake
 from prunebook.models import mlp
