@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunebook.pruning_runs import SIZES
 from prunebook.costs import count, race
 from prunebook.masking import bake
 from prunebook.models import mlp
+from prunebook.pruning_runs import SIZES
 from prunebook.shrinking import shrink
 from prunebook.sparse import CSRLinear, to_csr
 from prunebook.tables import rewrite, versions
