@@ -12,7 +12,7 @@ import pytest
 import yaml
 from address import ROOT, address, slug
 from notebooks import LIVE, chapters, source_hash
-from picture import PICTURE, digest
+from picture import PICTURE, digest, table
 
 CHAPTERS = chapters()
 READ = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
@@ -176,9 +176,11 @@ def test_changing_the_address_changes_all_of_it(tmp_path, monkeypatch):
         tool.change("http://elsewhere.example/x")
 
 
-def test_the_picture_of_the_readme_is_of_the_stored_tables():
+def test_the_picture_and_the_table_of_the_readme_are_of_the_stored_tables():
+    readme = (ROOT / "README.md").read_text()
     assert digest() in PICTURE.read_text(), "python book/tools/picture.py"
-    assert f"({PICTURE.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
+    assert f"({PICTURE.relative_to(ROOT)})" in readme
+    assert table() in readme, "python book/tools/picture.py"
 
 
 def test_readme_commands_exist():

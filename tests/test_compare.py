@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from prunebook.compare import BESIDE, CHOSEN, CLOSE, DENSITIES, GRID, LAYERWISE,
 from prunebook.costs import macs, stored
 from prunebook.recipes import CompareRun
 from prunebook.tables import is_row_of, read_rows
+
+
+class Named(NamedTuple):
+    name: str
+
 
 compare = import_module("prunebook.compare")  # the name in the package is the function
 RESULTS = Path(__file__).parents[1] / "book/results"
@@ -62,7 +68,7 @@ def test_settings_are_chosen_without_the_test_split(data, monkeypatch):
 
 def test_every_method_is_searched_as_much_by_a_seed_that_is_in_no_table():
     runs = compare.search_runs()
-    assert set(Counter(run.method for run in runs).values()) == {6}
+    assert set(Counter((run.method, run.density) for run in runs).values()) == {6}
     assert {run.seed for run in runs} == {compare.SEARCH_SEED}
     assert compare.SEARCH_SEED not in {run.seed for run in compare.frontier_runs()}
     assert set(GRID) | {"torch.nn.utils.prune", "Torch-Pruning"} == set(METHODS) == set(CHOSEN)
@@ -72,10 +78,11 @@ def test_the_settings_are_the_best_of_the_search():
     table = read_csv(RESULTS / "search.csv")
     assert "test_accuracy" not in table
     assert len(table) == len(compare.search_runs())
-    for method, grid in GRID.items():
-        tried = table[table.method == method].set_index("settings").validation_accuracy
-        assert set(tried.index) == set(grid)
-        assert tried[CHOSEN[method]] == tried.max()
+    for (method, density), rows in table.groupby(["method", "density"]):
+        tried = rows.set_index("settings").validation_accuracy
+        assert set(tried.index) == set(GRID[method])
+        (run, *_) = compare.runs([method], [1.0 if method == "dense" else density], [0], 1, "mnist")
+        assert tried[run.settings] == tried.max(), method
 
 
 def test_the_table_has_ten_methods_at_eight_densities_and_five_seeds_where_they_differ():
@@ -119,14 +126,28 @@ def test_bad_runs_are_told():
         compare.runs(["magic"], [0.5], [0], 3, "mnist")
     with pytest.raises(ValueError, match="densities must be shares above 0, up to 1, got 2"):
         compare.runs(["gumbel"], [2], [0], 3, "mnist")
+    with pytest.raises(ValueError, match="epochs must be at least 0, got -1"):
+        compare.runs(["gumbel"], [0.5], [0], -1, "mnist")
+    with pytest.raises(ValueError, match="seeds must be at least 0, got -2"):
+        compare.runs(["gumbel"], [0.5], [0, -2], 1, "mnist")
+    with pytest.raises(ValueError, match="network must be '784-300-100-10', got 'mine'"):
+        replace(RUN, network="mine")
 
 
-def test_the_data_of_a_run_is_loaded_once(monkeypatch):
+def test_the_data_of_a_run_is_loaded_once_and_never_replaced(monkeypatch):
     loaded = []
-    monkeypatch.setattr(compare, "load_data", lambda name: loaded.append(name) or name)
+    monkeypatch.setattr(compare, "load_data", lambda name: loaded.append(name) or Named(name))
     compare._data.cache_clear()
-    assert [compare._data(name) for name in ("mnist", "mnist", "fashion")] == ["mnist", "mnist", "fashion"]
+    assert [compare._data(name).name for name in ("mnist", "mnist", "fashion")] == [
+        "mnist",
+        "mnist",
+        "fashion",
+    ]
     assert loaded == ["mnist", "fashion"]
+    monkeypatch.setattr(compare, "load_data", lambda name: Named("digits"))
+    compare._data.cache_clear()
+    with pytest.raises(ConnectionError, match="data 'mnist' is not at hand here: python -m prunebook data"):
+        compare._data("mnist")
     compare._data.cache_clear()
 
 
@@ -166,6 +187,10 @@ def test_the_command_compares_and_prints(data, tmp_path, capsys):
     assert "small dense" in shown
     assert main([*given, "--epochs", "1", "--table", table]) == 0
     assert "0 new rows, 4 in all" in capsys.readouterr().out
+    assert main([*given, "--epochs", "0", "--table", table]) == 0  # others in the same table
+    shown = capsys.readouterr().out.splitlines()[-1].split()
+    zero = read_csv(table).query("epochs == 0").groupby("density")["test_accuracy"].mean()
+    assert [float(value) for value in shown[2:4]] == pytest.approx(100 * zero.to_numpy(), abs=0.01)
     assert main(["compare", "--densities", "2", "--table", table]) == 2
     assert "densities must be shares above 0, up to 1, got 2" in capsys.readouterr().err
 
@@ -178,6 +203,22 @@ def test_the_commands_of_the_book_fill_its_tables(command, runs, data, tmp_path,
     assert main([command, "--table", str(table)]) == 0
     assert "2 new rows, 2 in all" in capsys.readouterr().out
     assert ("test_accuracy" in read_csv(table)) == (command == "frontier")
+
+
+def test_a_command_tells_what_failed_each_time_and_what_it_lacks(data, tmp_path, monkeypatch, capsys):
+    def fail(run, data):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(METHODS, "random", fail)
+    given = ["compare", "--methods", "random", "--densities", "0.5", "--seeds", "0"]
+    for _ in "ab":
+        assert main([*given, "--table", str(tmp_path / "table.csv")]) == 1
+        assert "random at 0.5, seed 0: RuntimeError: no such luck" in capsys.readouterr().err
+    none = ["compare", "--methods", "unit norm", "--densities", "0.0015", "--table", str(tmp_path / "none")]
+    assert main(none) == 0
+    assert "0 new rows, 0 in all" in capsys.readouterr().out
+    assert main([*given, "--processes", "0", "--table", str(tmp_path / "table.csv")]) == 2
+    assert "n must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_help_teaches_the_methods(capsys):

@@ -145,6 +145,11 @@ def test_rewinding_after_one_epoch_goes_back_to_that_epoch(data):
     assert same(recipes.iterative(run, data), recipes.train(by_hand, run, data, 1))
 
 
+def test_each_training_between_rewindings_needs_an_epoch(data):
+    with pytest.raises(ValueError, match="epochs must be at least 3, one for each training, got 2"):
+        recipes.iterative(replace(RUN, epochs=2), data)
+
+
 def test_each_round_leaves_the_same_share_of_what_was_left(data, monkeypatch):
     left = []
     monkeypatch.setattr(recipes, "rewind", lambda net, state: left.append(count(net).kept))

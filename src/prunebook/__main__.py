@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pandas import read_csv
+from pandas import DataFrame
 
 from prunebook import sweep
 from prunebook.adaptive_runs import EXPERIMENTS, adaptive_runs, fill_adaptive
@@ -18,6 +18,7 @@ from prunebook.gumbel_runs import fill_gumbel, gumbel_runs
 from prunebook.latency_runs import write_latency
 from prunebook.pruning_runs import fill_pruning, seed_experiment
 from prunebook.recipes import CompareRun
+from prunebook.tables import rows_of
 from prunebook.toy import FIRST_SEED, fill_toy, toy_runs
 
 
@@ -137,12 +138,17 @@ def _sweep(
     measured: Callable[[CompareRun], dict[str, object]],
     chosen: argparse.Namespace,
 ) -> int:
-    """Measure what is missing where the options say; return 1 where a run failed."""
-    with sweep.executor_of(chosen) as executor:
-        rows = list(sweep.sweep(found, chosen.table, measured, executor, chosen.retry))
-    for row in (failed := [row for row in rows if row["error"]]):
+    """Measure what is missing where the options say; return 1 where a run failed, now or before."""
+    try:
+        with sweep.executor_of(chosen) as executor:
+            new = list(sweep.sweep(found, chosen.table, measured, executor, chosen.retry))
+    except (ValueError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = [row for row in rows_of(found, chosen.table) if row.get("error")]
+    for row in failed:
         print(f"{row['method']} at {row['density']}, seed {row['seed']}: {row['error']}", file=sys.stderr)
-    return _report(rows, found, chosen.table) or int(bool(failed))
+    return _report(new, found, chosen.table) or int(bool(failed))
 
 
 def _compare(chosen: argparse.Namespace) -> int:
@@ -152,10 +158,12 @@ def _compare(chosen: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     status = _sweep(found, measure, chosen)
-    rows = read_csv(chosen.table)
-    rows["test accuracy in %"] = 100 * rows["test_accuracy"]
-    shown = rows.pivot_table("test accuracy in %", "method", "density", aggfunc=["mean", "std"]).round(2)
-    print(f"\nTest accuracy in %, of {rows['seed'].nunique()} seeds:\n{shown}")
+    rows = [row for row in rows_of(found, chosen.table) if not row.get("error")]
+    if rows and status < 2:
+        table = DataFrame(rows)[["method", "density", "test_accuracy"]].astype({"test_accuracy": float})
+        percent = table.assign(test_accuracy=100 * table["test_accuracy"])
+        shown = percent.pivot_table("test_accuracy", "method", "density", aggfunc=["mean", "std"]).round(2)
+        print(f"\nTest accuracy in %, of {len(chosen.seeds)} seeds:\n{shown}")
     return status
 
 

@@ -447,7 +447,7 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
     """Make a slider for how much is kept: all methods, from the best to the worst, at one density.
 
     Args:
-        rows: with the columns method, density (0..1), test_accuracy (0..1) and kept, a row for each network.
+        rows: of one data set and one number of epochs: method, density (0..1) and test_accuracy (0..1).
 
     Raises:
         ValueError: there is no row.

@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from prunebook.masking import masks, parameter_name, set_masks
 from prunebook.shrinking import plain
 
 VERSION = 1
+NAME = re.compile(r"(?a:\w+(\.\w+)*)?")
 FORMS = ("dense", "csr", "bitmask")
 Form: TypeAlias = Literal["dense", "csr", "bitmask", "auto"]
 
@@ -39,7 +41,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], form: Form = "aut
 
     Masks are saved as bits; weights behind them are 0 after loading. A class of your own is recorded by
     torch.fx: what its forward does to one input, in eval and in train mode, is in the file. Its other methods
-    and attributes are not.
+    and attributes are not; nor are modes that differ within it, and numbers that forward draws by Python's or
+    NumPy's random generators become constants.
 
     Args:
         model: masked and hardened, baked, shrunk, or never pruned; it stays as it is.
@@ -82,9 +85,10 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
             contents = json.loads((file.metadata() or {})["prunebook"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         version, sealed = contents["version"], contents.pop("sha256")
+        seal = _seal(contents, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is truncated, damaged or no file of save_model: {error!r}") from error
-    if sealed != _seal(contents, tensors):
+    if sealed != seal:
         raise ValueError(f"{path} is damaged or was altered: its checksum does not fit; get it anew")
     if version != VERSION:
         raise ValueError(f"{path} has format {version}, this prunebook reads {VERSION}: update prunebook")
@@ -185,6 +189,8 @@ def _decode(name: str, shape: list[int], tensors: Mapping[str, Tensor]) -> tuple
     """Undo `_encode`: the tensor, and where it is stored; None where that is not said."""
     present = None
     if (bits := tensors.get(f"{name}.bits")) is not None:
+        if len(bits) != -(-math.prod(shape) // 8):
+            raise ValueError(f"{name} has {len(bits)} bytes of bits for a shape of {shape}")
         present = torch.from_numpy(np.unpackbits(bits.numpy(), count=math.prod(shape))).bool().view(shape)
     elif (ends := tensors.get(f"{name}.rows")) is not None:
         row = torch.arange(shape[0]).repeat_interleave(ends.long().diff())
@@ -199,8 +205,13 @@ def _decode(name: str, shape: list[int], tensors: Mapping[str, Tensor]) -> tuple
 def _build(contents: Any, tensors: Mapping[str, Tensor], device: str | torch.device = "cpu") -> nn.Module:
     """The network of a description, out of nothing but the tables of layers and operations."""
     modules: dict[str, nn.Module] = {}
+    for name in (*contents["modules"], *contents["tensors"]):
+        if not NAME.fullmatch(name):  # torch.fx would paste it into source, should the network be traced
+            raise ValueError(f"{name!r} is no name: letters, digits, _ and dots only")
     for path, entry in contents["modules"].items():
         if "same" in entry:
+            if f"{path}.".startswith(f"{entry['same']}.") or not entry["same"]:
+                raise ValueError(f"{path} would hold itself")
             modules[path] = modules[entry["same"]]
         elif not path and contents["steps"] is not None:
             modules[path] = Recorded(contents["steps"], contents["modules"], contents["tensors"])
@@ -216,6 +227,8 @@ def _build(contents: Any, tensors: Mapping[str, Tensor], device: str | torch.dev
     for name, entry in contents["tensors"].items():
         owner, _, key = name.rpartition(".")
         if entry["same"] == name:
+            if name not in tensors and list(shapes[name]) != entry["shape"]:  # before memory is taken
+                raise ValueError(f"{name} has another shape than its layer says")
             held[name], present = _decode(name, entry["shape"], tensors)
             held[name] = held[name].to(device)
             if entry["trained"] is not None:
@@ -236,6 +249,8 @@ def _build(contents: Any, tensors: Mapping[str, Tensor], device: str | torch.dev
 def _layer(kind: str, options: Mapping[str, Any]) -> nn.Module:
     """A layer, without memory for its tensors."""
     made = {name: unpack(value, ()) for name, value in options.items()}
+    if "device" in made:
+        raise ValueError(f"{kind} must not name a device")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of layers of size 0
         module: nn.Module = LAYERS[kind](**made)

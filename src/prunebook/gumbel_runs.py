@@ -195,7 +195,8 @@ def swaps(
     def swap(row: dict[str, float]) -> None:
         left = 1 - row["epoch"] / (epochs * until)
         if left > 0 < share:
-            number = min(round(share * left * count_wanted), count(net).kept)
+            counts = count(net)
+            number = min(round(share * left * count_wanted), counts.kept, counts.weights - count_wanted)
             exchange(net, images(), labels, number, count_wanted, per_row, damping)
 
     return swap

@@ -364,7 +364,7 @@ def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
 
 
 def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "weights kept, in %") -> Axes:
-    """Draw test error against a share or another cost, both logarithmic, for each method.
+    """Draw test error against a share or, for several numbers of epochs, a cost, both logarithmic.
 
     A point is the mean over the seeds, a band goes from the best to the worst. `rows` has the columns method,
     seed, test_accuracy (0..1, shown as errors in percent) and `x`; a share 0..1 called density is shown in

@@ -42,12 +42,16 @@ class CompareRun:
 
     Attributes:
         method: a name in ``compare.METHODS``.
-        density: share of the weights of LeNet-300-100 that may stay, above 0 and up to 1.
+        density: share of the weights of LeNet-300-100 that stay, above 0 and up to 1; random masks keep it of
+            each layer, and small dense networks come next to it.
         seed: of the weights at the start, the order of the batches and all noise.
         epochs: in all: before pruning, while pruning and after it.
         settings: numbers that the method needs, as "lr=0.002 before=0.4".
         data: "mnist" or "fashion".
-        network: the network that is pruned.
+        network: the network that is pruned: always the same.
+
+    Raises:
+        ValueError: it is another network.
     """
 
     method: str
@@ -57,6 +61,11 @@ class CompareRun:
     settings: str
     data: str = "mnist"
     network: str = NETWORK
+
+    def __post_init__(self) -> None:
+        """Refuse what no recipe does."""
+        if self.network != NETWORK:
+            raise ValueError(f"network must be {NETWORK!r}, got {self.network!r}")
 
     @property
     def count(self) -> int:
@@ -195,6 +204,8 @@ def iterative(run: CompareRun, data: Data) -> nn.Module:
             start.update(copy.deepcopy(net.state_dict()))
 
     parts = [run.part(i / (rounds + 1), (i + 1) / (rounds + 1)) for i in range(rounds + 1)]
+    if 0 in parts:
+        raise ValueError(f"epochs must be at least {rounds + 1}, one for each training, got {run.epochs}")
     for done, epochs in enumerate(parts[:-1], 1):
         train(net, run, data, epochs, on_epoch=keep)
         prune_weights(net, _k(run.density ** (done / rounds)), "global")
@@ -278,7 +289,7 @@ def unit_norm(run: CompareRun, data: Data) -> nn.Module:
 
 
 def torch_pruning(run: CompareRun, data: Data) -> nn.Module:
-    """Remove units as ``unit_norm`` does, by Torch-Pruning, which must be installed."""
+    """Remove units by Torch-Pruning, which must be installed: by norms of what enters and leaves a unit."""
     import torch_pruning as peer  # type: ignore[import-untyped,unused-ignore]
 
     net = train(_lenet(run.seed, data), run, data, run.part(0, run.value("before")))
@@ -310,7 +321,7 @@ def torch_prune(run: CompareRun, data: Data) -> nn.Module:
 
 
 def learned_mask(run: CompareRun, data: Data, shuffled: bool = False) -> nn.Module:
-    """Train the mask that ``gumbel`` learns anew, from other weights, for as many epochs again.
+    """Train the mask that gates learn with these settings anew, from other weights, for as many epochs again.
 
     ``shuffled``: with its places shuffled within each layer, so that only the counts of layers are left.
 

@@ -52,7 +52,7 @@ def sweep(
     """Measure the runs that have no row yet; as each ends, append its row to the table and yield it.
 
     A run that raises gets a row too: its column ``error`` says why, where that of the others is empty. What
-    is stopped goes on where it stopped, and several sweeps may fill one table.
+    is stopped goes on where it stopped, and several sweeps of one machine may fill one table.
 
     Args:
         runs: frozen dataclasses.

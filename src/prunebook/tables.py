@@ -50,6 +50,11 @@ def is_row_of(run: Any, row: dict[str, object]) -> bool:
     )
 
 
+def rows_of(runs: Sequence[Run], path: Path) -> list[dict[str, object]]:
+    """Return the rows of a table that are those of the runs."""
+    return [row for row in read_rows(path) if any(is_row_of(run, row) for run in runs)]
+
+
 def read_rows(path: Path) -> list[dict[str, object]]:
     """Return the rows of a table, none where there is no file."""
     if not path.is_file():
