@@ -174,7 +174,8 @@ def test_a_method_that_fails_is_a_row_that_says_why(data, monkeypatch):
         raise RuntimeError("no such luck")
 
     monkeypatch.setitem(METHODS, "random", fail)
-    rows = pb.compare(["random", "small dense"], [0.02], seeds=[0], epochs=0)
+    with pytest.warns(UserWarning, match="1 of 2 runs failed, such as random: RuntimeError: no such luck"):
+        rows = pb.compare(["random", "small dense"], [0.02], seeds=[0], epochs=0)
     assert rows.error.fillna("").tolist() == ["RuntimeError: no such luck", ""]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import lru_cache, partial
@@ -224,6 +225,8 @@ def compare(
 ) -> DataFrame:
     """Train and measure a grid of networks by the protocol of the book; return a row for each.
 
+    Warns of runs that failed; their rows say why.
+
     Args:
         methods: names in ``METHODS``.
         densities: shares of the weights of LeNet-300-100 that may stay, each above 0, up to 1.
@@ -242,6 +245,8 @@ def compare(
         for _ in sweep(wanted, table, measure, executor):
             pass
         rows = rows_of(wanted, table)
+    if failed := [f"{row['method']}: {row['error']}" for row in rows if row.get("error")]:
+        warnings.warn(f"{len(failed)} of {len(rows)} runs failed, such as {failed[0]}", stacklevel=2)
     return DataFrame(rows).apply(_numbers)
 
 
