@@ -465,7 +465,8 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
         best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.head(3).items())
         return figure, f"{percent:g} % kept, the best of {len(mean)}: {best}."
 
-    stops = sorted({round(100 * share, 6) for share in rows["density"]}, reverse=True)
+    shares = sorted({round(100 * share, 6) for share in rows["density"]}, reverse=True)
+    stops = [int(share) if share == int(share) else share for share in shares]
     return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2)
 
 
