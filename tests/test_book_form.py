@@ -12,6 +12,7 @@ import pytest
 import yaml
 from address import ROOT, address, slug
 from notebooks import LIVE, chapters, source_hash
+from pandas import read_csv
 from picture import PICTURE, digest, table
 
 CHAPTERS = chapters()
@@ -181,6 +182,9 @@ def test_the_picture_and_the_table_of_the_readme_are_of_the_stored_tables():
     assert digest() in PICTURE.read_text(), "python book/tools/picture.py"
     assert f"({PICTURE.relative_to(ROOT)})" in readme
     assert table() in readme, "python book/tools/picture.py"
+    long = read_csv(ROOT / "book/results/gumbel.csv").query("method == 'gumbel, then exchange'")
+    epochs = long["epochs"] + long["fine_tune"]
+    assert f"Stars: what {epochs.min()} to {epochs.max()} epochs" in readme
 
 
 def test_readme_commands_exist():

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import batch, make_data, network
+from small import Own, batch, make_data, network
 from torch import nn
 
 import prunebook as pb
@@ -48,19 +48,6 @@ class Net(nn.Module):
         x = F.max_pool2d(F.relu(y), 2) * self.gain + self.shift
         x = F.dropout(x.view(x.size(0), -1), 0.1, self.training)
         return self.head["out"](self.drop(torch.tanh(self.head["hidden"](x))))
-
-
-class Own(nn.Module):
-    """Any forward, over any layers."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.path = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.path(self, x)
 
 
 def reload(model, form="auto"):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import Own
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -78,19 +79,6 @@ class ResNet(nn.Module):
     def forward(self, x):
         x = self.blocks(self.stem(x))
         return self.head(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
-
-
-class Net(nn.Module):
-    """Any layers under any forward."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.path = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.path(self, x)
 
 
 def lenet(activation, padding):
@@ -168,7 +156,7 @@ def test_zero_outputs_stay():
 
 def test_a_sum_loses_a_unit_only_when_both_summands_can():
     layers = {"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 2)}
-    model = Net(lambda self, x: self.c(torch.relu(self.a(x)) + F.silu(self.b(x))), **layers)
+    model = Own(lambda self, x: self.c(torch.relu(self.a(x)) + F.silu(self.b(x))), **layers)
     zero_units(model.a, [0, 1])
     zero_units(model.b, [0])
     small, report = shrink(model.double(), report=True)
@@ -332,7 +320,7 @@ def test_every_activation_passes_constants(kind):
     ],
 )
 def test_functions_and_methods_pass_constants(function):
-    model = Net(lambda self, x: self.c(function(self.a(x))), a=nn.Linear(3, 4), c=nn.Linear(4, 2))
+    model = Own(lambda self, x: self.c(function(self.a(x))), a=nn.Linear(3, 4), c=nn.Linear(4, 2))
     zero_units(model.a, [0, 2])
     assert widths(assert_equal(model, torch.randn(5, 3))) == [2, 2]
 
@@ -354,7 +342,7 @@ def between(forward):
         "pool": nn.AvgPool2d(2, padding=1),
         "c": nn.LazyLinear(2),
     }
-    model = Net(forward, **layers).double()
+    model = Own(forward, **layers).double()
     model(torch.zeros(1, 1, 8, 8, dtype=torch.float64))
     randomise_norms(model)
     zero_units(model.a, [1, 2])
@@ -464,7 +452,7 @@ def test_attention_is_left_whole():
         "attend": nn.MultiheadAttention(4, 2, batch_first=True),
         "c": nn.Linear(4, 2),
     }
-    model = Net(lambda self, x: self.c(self.attend(y := self.a(x), y, y)[0]), **layers)
+    model = Own(lambda self, x: self.c(self.attend(y := self.a(x), y, y)[0]), **layers)
     zero_units(model.a, [0])
     small, report = shrink(model.double(), report=True)
     assert report.whole == {"attend": "attend (MultiheadAttention) is not followed"}
@@ -483,7 +471,7 @@ def test_shared_weights_are_left_whole():
 
 
 def test_weights_that_forward_reads_are_left_whole():
-    model = Net(lambda self, x: F.linear(self.a(x), self.a.weight.t()), a=nn.Linear(3, 4, bias=False))
+    model = Own(lambda self, x: F.linear(self.a(x), self.a.weight.t()), a=nn.Linear(3, 4, bias=False))
     zero_units(model.a, [0])
     assert_equal(model, torch.randn(2, 3))
 
@@ -499,13 +487,13 @@ def test_layers_with_hooks_are_left_whole():
 
 def test_buffers_that_forward_reads_are_left_whole():
     layers = {"a": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "c": nn.Linear(4, 2)}
-    model = Net(lambda self, x: self.c(self.norm(self.a(x)) + self.norm.running_mean), **layers)
+    model = Own(lambda self, x: self.c(self.norm(self.a(x)) + self.norm.running_mean), **layers)
     zero_units(model.a, [0])
     assert_equal(model, torch.randn(2, 3))
 
 
 def test_dropout_that_is_always_on_is_not_followed():
-    model = Net(lambda self, x: self.c(F.dropout(self.a(x), 0.5)), a=nn.Linear(3, 4), c=nn.Linear(4, 2))
+    model = Own(lambda self, x: self.c(F.dropout(self.a(x), 0.5)), a=nn.Linear(3, 4), c=nn.Linear(4, 2))
     zero_units(model.a, [0])
     assert shrink(model, report=True)[1].units["a"] == (4, 4)
 
@@ -514,8 +502,8 @@ def test_a_branch_on_tensors_is_refused():
     def forward(self, x):
         return self.a(x) if x.sum() > 0 else x
 
-    with pytest.raises(ValueError, match=r"cannot trace Net.*control flow"):
-        shrink(Net(forward, a=nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"cannot trace Own.*control flow"):
+        shrink(Own(forward, a=nn.Linear(2, 2)))
 
 
 def overwrite_by_function(self, x):
@@ -538,7 +526,7 @@ def overwrite_by_operator(self, x):
 @pytest.mark.parametrize("forward", [overwrite_by_function, overwrite_by_module, overwrite_by_operator])
 def test_a_tensor_overwritten_and_read_again_is_refused(forward):
     with pytest.raises(ValueError, match="overwrites a, which is read again"):
-        shrink(Net(forward, a=nn.Linear(2, 2), c=nn.Linear(2, 2), relu=nn.ReLU(inplace=True)))
+        shrink(Own(forward, a=nn.Linear(2, 2), c=nn.Linear(2, 2), relu=nn.ReLU(inplace=True)))
 
 
 def test_a_lazy_layer_is_refused():

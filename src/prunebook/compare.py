@@ -268,17 +268,17 @@ def measure(run: CompareRun) -> dict[str, object]:
     data = _data(run.data)
     net, row = _trained(run, data)
     small, images = shrink(net), data.valid.images[:256]
-    counts, bytes_ = count(net), stored(small)
+    work, size = macs(small, images[:1]), stored(small)
     whole = lenet_300_100().to(images.device)
     return row | {
         "test_accuracy": round(evaluate(net, data.test).accuracy, 6),
-        "effective": counts.effective,
+        "effective": count(net).effective,
         "biases": count(small).biases,
-        "macs": macs(small, images[:1]).dense,
-        "macs_nonzero": macs(small, images[:1]).nonzero,
-        "bytes_dense": bytes_.dense,
-        "bytes_csr": bytes_.csr,
-        "bytes_bitmask": bytes_.bitmask,
+        "macs": work.dense,
+        "macs_nonzero": work.nonzero,
+        "bytes_dense": size.dense,
+        "bytes_csr": size.csr,
+        "bytes_bitmask": size.bitmask,
         "ms": round(latency(small, images).median, 4),
         "dense_ms": round(latency(whole, images).median, 4),
         **_where(data),
