@@ -41,7 +41,7 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy --no-error-summary
 
 bench: $(READY) ## measure costs as ratios on this machine
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in tests/benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 links: $(READY) ## check the links that lead out of the book (needs a network)
 	@$(BIN)/jupyter-book build --quiet --builder linkcheck .

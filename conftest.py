@@ -12,7 +12,7 @@ import pytest
 import torch
 from nbval.plugin import IPyNbFile
 
-from prunebook.data import data_folder, fetch
+from prunebook.training.data import data_folder, fetch
 
 ROOT = Path(__file__).resolve().parent
 

@@ -2,7 +2,7 @@
 
 Each chapter runs from top to bottom in a fresh kernel. What is stored is what a page can show: the live
 face of a slider goes, its HTML face stays. A hash of all cell sources is stored beside the outputs, so
-that a cell that was edited and not run is found (tests/test_book_form.py).
+that a cell that was edited and not run is found (tests/book/test_chapters.py).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 from pandas import DataFrame, isna, read_csv
-from prunebook import plots
-from prunebook.compare import CLOSE, DENSITIES, EPOCHS, MAIN
+from prunebook.book import plots
+from prunebook.experiments.comparison import CLOSE, DENSITIES, EPOCHS, MAIN
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = [ROOT / "book/results" / f"{name}.csv" for name in ("comparison", "gumbel", "published")]

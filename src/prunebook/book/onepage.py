@@ -1,0 +1,130 @@
+"""A pruned network on one page: every weight a wire, lit by the digit that the reader draws.
+
+The page computes the network itself, in a classic script without libraries (`onepage.js`): it needs no
+kernel and no server. The poster is the same picture on paper.
+
+Chapter: book/pathways.ipynb
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from prunebook.book import plots
+from prunebook.book.widgets import encode
+from prunebook.book.wires import flows, wires
+from prunebook.masking import dense_weight, maskable
+from prunebook.shrinking.slicing import plain
+from prunebook.training.data import Data
+from prunebook.training.fit import evaluate
+
+
+class OnePage:
+    """A page that shows a pruned network and computes it for the digit that the reader draws.
+
+    The last value of a cell shows it. Where scripts do not run, as in a notebook that is not trusted, a
+    picture of the network stays. Beside the drawing the page offers the first test image of each class.
+
+    Args:
+        model, data, order: as for `wires`.
+        dense: weights of the network before it was pruned, for a model that was shrunk since; None counts
+            those of the model, zeros included.
+
+    Raises:
+        ValueError: `dense` is less than the weights that are left, or as `wires` does.
+    """
+
+    def __init__(
+        self, model: nn.Module, data: Data, order: Sequence[Tensor] | None = None, dense: int | None = None
+    ) -> None:
+        self.layers = wires(model, data, order)
+        self.classes = data.classes
+        self.kept = sum(len(layer.value) for layer in self.layers)
+        held = sum(dense_weight(layer).numel() for layer in maskable(model).values())
+        self.dense = held if dense is None else dense
+        if self.dense < self.kept:
+            raise ValueError(f"dense must be at least the {self.kept} weights that are left, not {dense}")
+        self.biases = sum(len(layer.bias) for layer in self.layers)
+        self.tested, self.accuracy = len(data.test), evaluate(plain(model), data.test).accuracy
+        first = [int((data.test.labels == i).nonzero()[0]) for i in range(len(data.classes))]
+        grey = data.test.images[first].flatten(1).double().cpu() * data.std + data.mean
+        self.examples = (255 * grey).round().clamp(0, 255).to(torch.uint8)
+
+    def __repr__(self) -> str:
+        """Return what is drawn: the same on every machine."""
+        return f"OnePage({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """What is left of the network, and what it can do, in words."""
+        share = f"{100 * self.kept / self.dense:.2g}%"
+        left = f"{self.kept:,} of {self.dense:,} weights ({share}) and {self.biases:,} biases"
+        return f"{left}; {self.accuracy:.1%} of {self.tested:,} test images right"
+
+    def page(self) -> str:
+        """Return the page as one HTML element with its style, numbers and script."""
+        numbers = {
+            "summary": self.summary,
+            "classes": self.classes,
+            "layers": [
+                {
+                    "source": layer.source.tolist(),
+                    "unit": layer.unit.tolist(),
+                    "weight": [float(f"{value:.9g}") for value in layer.value.tolist()],
+                    "bias": [float(f"{value:.9g}") for value in layer.bias.tolist()],
+                    "activation": layer.activation,
+                }
+                for layer in self.layers
+            ],
+            "examples": [base64.b64encode(bytes(image.tolist())).decode() for image in self.examples],
+        }
+        stored = json.dumps(numbers, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        )  # "</" would end the script
+        name = "onepage-" + hashlib.sha256(stored.encode()).hexdigest()[:12]
+        drawn, (ax,) = plots.figure(width=8, height=3.2)
+        plots.wiring(self.layers, self.classes, ax, widest=1.5)
+        picture = base64.b64encode(encode(drawn, dpi=90)).decode()
+        text = f"The whole network: {html.escape(self.summary)}"
+        return f"""<div id="{name}" class="one-page" role="group" aria-label="{text}">
+<style>{_resource("onepage.css")}</style>
+<img src="data:image/webp;base64,{picture}" alt="{text}, drawn as wires from pixels to classes."
+ style="max-width:100%">
+<script type="application/json">{stored}</script>
+<script>{{{_resource("onepage.js")}
+document.querySelectorAll("#{name}:not([data-ready])").forEach(onePage);}}</script></div>"""
+
+    def _repr_html_(self) -> str:
+        return self.page()
+
+    def save(self, path: str | os.PathLike[str], title: str = "The whole network on one page") -> None:
+        """Write the page as a file of its own, which works without a server and without a network."""
+        Path(path).write_text(
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{html.escape(title)}</title></head>\n"
+            f'<body class="one-page-alone"><main><h1>{html.escape(title)}</h1>\n{self.page()}\n'
+            "</main></body></html>\n",
+            encoding="utf-8",
+        )
+
+    def poster(self, title: str = "The whole network on one page") -> Figure:
+        """Draw all wires, and below them what each class's example lights up, on A3; save as PDF or SVG."""
+        images = self.examples.double() / 255
+        lit = [flows(self.layers, image) for image in images]
+        return plots.poster(self.layers, self.classes, images, lit, title, self.summary)
+
+
+def _resource(name: str) -> str:
+    return files("prunebook.book").joinpath(name).read_text(encoding="utf-8").strip()

@@ -1,0 +1,134 @@
+"""A pruned network as a list of its wires: what is left when the zeros are left out.
+
+Chapter: book/pathways.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prunebook.shrinking.flow import bias_of
+from prunebook.shrinking.slicing import plain
+from prunebook.training.data import Data
+
+MOST = 5000  # with more wires a drawing is a grey felt
+ACTIVATIONS = (nn.ReLU, nn.SiLU, nn.Tanh, nn.Sigmoid)
+SKIPPED = (nn.Flatten, nn.Identity, nn.Dropout)  # nothing to compute once the network is trained
+
+
+class Wires(NamedTuple):
+    """One layer without its zeros: wire i goes from place source[i] to place unit[i] of the next layer.
+
+    `source`, `unit` and `value` (the weight) are of shape (wires,), `bias` (units,); `activation` is the
+    name of what follows, "" for nothing.
+    """
+
+    source: Tensor
+    unit: Tensor
+    value: Tensor
+    bias: Tensor
+    activation: str
+
+
+def wires(model: nn.Module, data: Data, order: Sequence[Tensor] | None = None) -> list[Wires]:
+    """List what is left of a pruned network that reads 28 x 28 images, in float64.
+
+    The input is grey values 0..1: mean and standard deviation of `data` are folded into the first layer, so
+    a black pixel needs no multiplication. Sources of the first layer are pixels, row by row; hidden units
+    without a wire are left out, the others numbered from 0. A masked model is read as `plain` makes it.
+
+    Args:
+        model: an `nn.Sequential` of linear layers with ReLU, SiLU, Tanh or Sigmoid between them.
+        data: what the model was trained on.
+        order: a permutation of the units of each layer, inputs and outputs included; those two keep their
+            places all the same. The order of the model if None.
+
+    Raises:
+        ValueError: another kind of network, or another size of input or output, or more than 5,000
+            weights are left, or `order` does not fit.
+    """
+    chain = _chain(model, len(data.classes))
+    weights = [layer.weight.detach().double().cpu() for layer, _ in chain]
+    biases = [bias_of(layer).expand(layer.out_features) for layer, _ in chain]
+    biases[0] = biases[0] - data.mean / data.std * weights[0].sum(1)
+    weights[0] = weights[0] / data.std
+    left = sum(int(weight.count_nonzero()) for weight in weights)
+    if not 1 <= left <= MOST:
+        raise ValueError(f"model must have 1 to {MOST:,} weights other than 0, not {left:,}: prune it first")
+    places = _places(weights, order)
+    found = []
+    for (sources, units), weight, bias, (_, activation) in zip(
+        pairwise(places), weights, biases, chain, strict=True
+    ):
+        drawn = weight[units][:, sources]
+        unit, source = drawn.nonzero(as_tuple=True)
+        found.append(Wires(source, unit, drawn[unit, source], bias[units], activation))
+    return found
+
+
+def flows(layers: Sequence[Wires], grey: Tensor) -> list[Tensor]:
+    """Return what each wire carries, weight times activation, for an image (784,) in grey values 0..1."""
+    values, carried = grey.double(), []
+    for layer in layers:
+        carried.append(layer.value * values[layer.source])
+        values = layer.bias.index_add(0, layer.unit, carried[-1])
+        if layer.activation:
+            values = getattr(nn, layer.activation)()(values)
+    return carried
+
+
+def _chain(model: nn.Module, classes: int) -> list[tuple[nn.Linear, str]]:
+    """Return the linear layers of the plain model, each with the name of the activation that follows."""
+    if not isinstance(model, nn.Sequential):
+        raise ValueError(f"model must be an nn.Sequential of linear layers, not a {type(model).__name__}")
+    chain: list[tuple[nn.Linear, str]] = []
+    for module in _steps(plain(model)):
+        kind = next((kind.__name__ for kind in ACTIVATIONS if isinstance(module, kind)), "")
+        if isinstance(module, nn.Linear):
+            chain.append((module, ""))
+        elif kind and chain and not chain[-1][1]:
+            chain[-1] = chain[-1][0], kind
+        elif not isinstance(module, SKIPPED):
+            allowed = ", ".join(kind.__name__ for kind in ACTIVATIONS)
+            raise ValueError(
+                f"model must be linear layers, each followed by at most one of {allowed}, not {module}"
+            )
+    for (layer, _), (following, _) in pairwise(chain):
+        if layer.out_features != following.in_features:
+            pair = f"{layer.out_features} outputs before one with {following.in_features} inputs"
+            raise ValueError(f"model must have layers that fit, not one with {pair}")
+    sizes = (chain[0][0].in_features, chain[-1][0].out_features) if chain else (0, 0)
+    if sizes != (784, classes):
+        raise ValueError(
+            f"model must go from 784 pixels to {classes} scores, not from {sizes[0]} to {sizes[1]}"
+        )
+    if chain[-1][1]:
+        raise ValueError(
+            f"model must end in a linear layer, whose outputs are the scores, not in {chain[-1][1]}"
+        )
+    return chain
+
+
+def _steps(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield what is computed, in order; a module that is used twice comes twice."""
+    if isinstance(module, nn.Sequential):
+        for child in module:
+            yield from _steps(child)
+    else:
+        yield module
+
+
+def _places(weights: Sequence[Tensor], order: Sequence[Tensor] | None) -> list[Tensor]:
+    """Return for each layer, inputs first, the units to draw in their order."""
+    sizes = [weights[0].shape[1], *map(len, weights)]
+    orders = [torch.arange(size) for size in sizes] if order is None else [places.cpu() for places in order]
+    if [places.sort().values.tolist() for places in orders] != [list(range(size)) for size in sizes]:
+        raise ValueError(f"order must hold a permutation for each layer, of {sizes} units")
+    wired = [into.any(1) | out.any(0) for into, out in pairwise(weights)]
+    hidden = [places[keep[places]] for places, keep in zip(orders[1:-1], wired, strict=True)]
+    return [torch.arange(sizes[0]), *hidden, torch.arange(sizes[-1])]

@@ -1,0 +1,198 @@
+"""Adaptive pruning: how many weights go, r, and how soft the mask is, tau, are learned with the weights.
+
+The threshold is t(r), the r-quantile of the absolute weights, and dt/dr = 1 / f(t) carries the gradient of
+the loss to r. Its author calls the method learned ratio pruning (LRP).
+
+Chapter: book/adaptive.ipynb
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing, widened
+from prunebook.methods.soft import (
+    LR_TAU,
+    Threshold,
+    attach_soft,
+    bounded,
+    mean_tau,
+    parameter_groups,
+    require_positive,
+    thresholds,
+)
+from prunebook.methods.weights import Scope
+
+LOGIT_R_MAX = 16.0  # r stays within 1e-7 and 1 - 1e-7: beyond, float32 says 1, whose gradient is 0
+
+
+class AdaptivePruning:
+    """Put soft masks on the weights of a network whose ratio r and temperature tau are trained with them.
+
+    Train the model with ``parameter_groups()`` in the optimizer and ``penalty`` added to the loss, then
+    ``harden`` it: the share r of the weights becomes zero.
+
+    r is learned as its logit and tau as its logarithm. So both are valid whatever the optimizer does; a
+    clamp, as in the thesis, would hold them too, but cut off the gradient of what it holds.
+
+    Args:
+        model: its linear and convolution layers get masks, in place; biases never.
+        r: share of the weights below the threshold at the start, between 0 and 1.
+        tau: temperature at the start, as a multiple of the weights' standard deviation, above 0.
+        lam: strength of the penalty, at least 0.
+        target: share to be pruned in the end; None asks for as much as the loss allows.
+        scope: "global", one r and one tau; or "layer", one of each for each layer.
+        skip: names of layers to leave alone.
+        lr_r: learning rate of logit(r) in ``parameter_groups``.
+        lr_tau: learning rate of log(tau) in ``parameter_groups``.
+        every: training steps from one look at the weights to the next; between, t follows r by its slope.
+        grid: cells of the histogram, at least 16.
+        bandwidth: of the density, as for ``quantile``.
+
+    Raises:
+        ValueError: an argument is out of range, or weights are NaN, infinite, or masked already.
+
+    Source: Pereira, A Gradient-Based Approach to Adaptive Neural Network Pruning, chapter 2.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        r: float = 0.5,
+        tau: float = 1e-2,
+        lam: float = 10.0,
+        target: float | None = None,
+        scope: Scope = "global",
+        skip: Sequence[str] = (),
+        lr_r: float = 2e-3,
+        lr_tau: float = LR_TAU,
+        every: int = 10,
+        grid: int = GRID,
+        bandwidth: Bandwidth = "silverman",
+    ) -> None:
+        require_smoothing(grid, bandwidth)
+        if not 0 < r < 1:
+            raise ValueError(f"r must be a share between 0 and 1, got {r}")
+        if not 0 <= lam < math.inf:
+            raise ValueError(f"lam must be at least 0 and finite, got {lam}")
+        if target is not None and not 0 <= target <= 1:
+            raise ValueError(f"target must be a share from 0 to 1 or None, got {target}")
+        self.model, self.lam, self.target = model, lam, target
+        self.rates = {
+            "logit_r": require_positive("lr_r", lr_r),
+            "log_tau": require_positive("lr_tau", lr_tau),
+        }
+        attach_soft(
+            model, lambda layers: LearnedThreshold(layers, r, tau, every, grid, bandwidth), scope, skip
+        )
+
+    @property
+    def r(self) -> float:
+        """The share of all weights that lies below the threshold: of several layers, all together."""
+        return float(_ratio(self.model).detach())
+
+    @property
+    def tau(self) -> float:
+        """The temperature in units of w^2; the geometric mean of several layers, by their weights."""
+        return mean_tau(thresholds(self.model))
+
+    def penalty(self) -> Tensor:
+        """Return lam (1 - r)^2 or, with a target, lam abs(target - r), as a scalar with a gradient for r.
+
+        The first weakens as r rises, and r settles where the loss pulls as hard; the second does not weaken,
+        and r settles at the target if lam is large enough.
+
+        Source: Pereira, section 2.3, for the first.
+        """
+        ratio = _ratio(self.model)
+        if self.target is None:
+            return self.lam * (1 - ratio).square()
+        return self.lam * (self.target - ratio).abs()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what an optimizer trains: the model's parameters; logit(r), log(tau) at their rates."""
+        return parameter_groups(self.model, self.rates)
+
+    def freeze(self) -> None:
+        """Stop learning r, for instance once it has ``settled``; weights and tau go on."""
+        for threshold in thresholds(self.model):
+            threshold.get_parameter("logit_r").requires_grad_(False)
+
+
+def settled(ratios: Sequence[float], window: int = 3, tolerance: float = 0.002) -> bool:
+    """Tell whether a ratio has converged: the last ``window`` + 1 values lie within ``tolerance``.
+
+    Args:
+        ratios: r after each epoch so far.
+        window: changes to look at, at least 1.
+        tolerance: largest difference among the values, above 0; 0.002 is a fifth of a percent of the weights.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1, got {window}")
+    require_positive("tolerance", tolerance)
+    last = list(ratios)[-window - 1 :]
+    return len(last) > window and max(last) - min(last) <= tolerance
+
+
+class LearnedThreshold(Threshold):
+    """A threshold t(r) whose r is learned as l = logit(r); between two looks, t = t0 + dt/dl (l - l0)."""
+
+    l0: Tensor
+    slope: Tensor
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        r: float,
+        tau: float,
+        every: int,
+        grid: int,
+        bandwidth: Bandwidth,
+    ) -> None:
+        super().__init__(layers, 100 * r, tau, learn_tau=True, every=every)
+        self.grid, self.bandwidth = grid, bandwidth
+        self.logit_r = nn.Parameter(self.t.new_tensor(math.log(r / (1 - r))))
+        self.register_buffer("l0", self.logit_r.detach().clone())
+        self.register_buffer("slope", self.t.new_zeros(()))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return (t, tau), in float32 at least, t with a gradient for r."""
+        slope = widened(self.slope).clone()  # a copy: a look must not change what backward needs
+        moved = bounded(self.logit_r, LOGIT_R_MAX) - widened(self.l0)
+        return torch.addcmul(widened(self.t), slope, moved).clamp(min=0), self.tau()
+
+    def ratio(self) -> Tensor:
+        """Return r, between 0 and 1, in float32 at least."""
+        return bounded(self.logit_r, LOGIT_R_MAX).sigmoid()
+
+    def pruned(self) -> int:
+        """Return how many weights a hardened mask prunes."""
+        return round(float(self.ratio().detach()) * self.size)
+
+    def step(self) -> None:
+        """Keep r in its range as well."""
+        self.logit_r.clamp_(-LOGIT_R_MAX, LOGIT_R_MAX)
+        super().step()
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the weights and r as they are now."""
+        r = self.ratio()
+        t, slope = quantile_and_slope(self.scores(), r, self.grid, self.bandwidth)
+        self.t.copy_(t)
+        self.slope.copy_(slope * r * (1 - r))
+        self.l0.copy_(bounded(self.logit_r, LOGIT_R_MAX))
+
+
+def _ratio(model: nn.Module) -> Tensor:
+    """Return the share of all weights, r of each threshold by its weights."""
+    found = [threshold for threshold in thresholds(model) if isinstance(threshold, LearnedThreshold)]
+    if not found:
+        raise ValueError("model must have adaptive masks, its thresholds have no ratio to learn")
+    if len(found) == 1:
+        return found[0].ratio()
+    size = sum(threshold.size for threshold in found)
+    return torch.stack([threshold.ratio() * (threshold.size / size) for threshold in found]).sum()

@@ -1,0 +1,212 @@
+"""Unit pruning: the k % of the units with the smallest incoming weights fall silent, exactly.
+
+A unit is an output of a layer: a row of a linear layer, a filter of a convolution. Its weights, its bias and
+its share of a BatchNorm that follows are masked together: it says nothing, and ``shrink`` can remove it.
+
+Chapter: book/units.ipynb
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from prunebook.masking import (
+    MASKABLE,
+    dense_weight,
+    maskable,
+    masks,
+    parameter_name,
+    prunable,
+    same_weight,
+    set_masks,
+)
+from prunebook.methods.weights import Scope, exact_count, groups, select, smallest
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def prune_units(
+    model: nn.Module,
+    k: float,
+    scope: Scope = "layer",
+    skip: Sequence[str] = (),
+    outputs: Sequence[str] | None = None,
+) -> nn.Module:
+    """Mask the k % units of smallest score in place and return the model; what is pruned stays pruned.
+
+    One unit per layer is always left, with a warning where k asks for it too. Masks on single weights stay.
+
+    Args:
+        model: The units of its linear and convolution layers are pruned.
+        k: Percent of the original units, 0 to 100: ``exact_count(k, n)`` of n units end up masked.
+        scope: "layer" prunes k % of each layer, "global" k % of all layers together.
+        skip: Names of layers to leave alone; their units do not count.
+        outputs: Names of the output layers, which are left alone too; None finds them.
+
+    Raises:
+        ValueError: An argument is out of range, more is pruned already, or weights are NaN or infinite.
+    """
+    graph = trace(model)
+    last = output_layers(model, graph) if outputs is None else outputs
+    layers = prunable(model, [*skip, *last])
+    kept = masks(model)
+    alive: dict[str, Tensor] = {}
+    emptied: list[str] = []
+    for group in groups(layers, scope):
+        chosen, rescued = _choose(group, kept, k)
+        alive |= chosen
+        emptied += rescued
+    if emptied:
+        warnings.warn(f"k={k:g} would leave no unit in layers {emptied}: the best one is kept", stacklevel=2)
+    set_masks(model, _unit_masks(model, alive, norms_after(model, graph), kept))
+    return model
+
+
+def unit_rows(layer: nn.Module, weight: Tensor) -> Tensor:
+    """Return a layer's weight, or a tensor of its shape, as (units, incoming weights of a unit)."""
+    if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...), the inputs in blocks of one group each
+        weight = weight.reshape(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+    return weight.flatten(1)
+
+
+def unit_mask(layer: nn.Module, alive: Tensor) -> Tensor:
+    """Return the mask of the layer's weight, in its shape, that keeps the units ``alive``, (units,) bool."""
+    return spread_units(alive, dense_weight(layer), layer.groups if isinstance(layer, TRANSPOSED) else 0)
+
+
+def spread_units(values: Tensor, weight: Tensor, groups: int = 0) -> Tensor:
+    """Return a value for each unit, (units,), as a view in the shape of a weight or of a bias.
+
+    ``groups`` is that of a transposed convolution, and 0 for other layers.
+    """
+    if groups:
+        values = values.view(groups, 1, -1).expand(-1, len(weight) // groups, -1).flatten(0, 1)
+    return values.view(*values.shape, *[1] * (weight.dim() - values.dim())).expand_as(weight)
+
+
+def unit_scores(layer: nn.Module) -> Tensor:
+    """Return the L2 norm of each unit's incoming weights as masked now: (units,), at least float32.
+
+    Source: Li et al. 2017, arXiv 1608.08710, section 3.1, with the L2 in place of the L1 norm.
+    """
+    weight = cast(Tensor, layer.weight)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(unit_rows(layer, weight.detach()), dim=1, dtype=dtype)
+    return norms
+
+
+def trace(model: nn.Module) -> fx.Graph | None:
+    """Return the graph of the forward pass; None for a bare layer and, with a warning, if torch.fx fails."""
+    if isinstance(model, MASKABLE):
+        return None
+    try:
+        return _Tracer().trace(model)
+    except Exception as error:
+        warnings.warn(
+            f"torch.fx cannot trace the model ({error}): the last layer registered is taken for the output, "
+            "and no BatchNorm is masked",
+            stacklevel=3,
+        )
+        return None
+
+
+def output_layers(model: nn.Module, graph: fx.Graph | None) -> list[str]:
+    """Return the maskable layers that reach the output through no other; without a graph, the last one."""
+    names = list(maskable(model))
+    stack = list(graph.nodes)[-1].all_input_nodes if graph else []
+    found: set[str] = set()
+    seen: set[fx.Node] = set()
+    while stack:
+        node = stack.pop()
+        inside = [name for name in names if f"{name}.".startswith(f"{_called(node)}.")]
+        found.update(inside)
+        stack += [] if inside else [source for source in node.all_input_nodes if source not in seen]
+        seen.add(node)
+    return [name for name in names if name in found] or names[-1:]
+
+
+def norms_after(model: nn.Module, graph: fx.Graph | None) -> dict[str, str]:
+    """Return {BatchNorm: layer} by name for each BatchNorm whose input is the output of that layer alone."""
+    layers, modules = maskable(model), dict(model.named_modules())
+    sources: dict[str, set[str]] = {}
+    for node in graph.nodes if graph else ():
+        if isinstance(modules.get(_called(node)), BATCH_NORMS):
+            sources.setdefault(_called(node), set()).update(map(_called, node.all_input_nodes))
+    return {norm: layer for norm, (layer, *others) in sources.items() if not others and layer in layers}
+
+
+def _called(node: fx.Node) -> str:
+    """Return the name of the module that a node calls, "" for other nodes."""
+    return str(node.target) if node.op == "call_module" else ""
+
+
+class _Tracer(fx.Tracer):
+    """Sees layers and BatchNorms as one node each, subclasses from outside torch too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (*MASKABLE, *BATCH_NORMS)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _choose(
+    layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor], k: float
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return which units stay alive at k % of the layers' units, (units,) bool by layer name.
+
+    And the names of the layers that would have lost every unit, were not the best one kept in each.
+    """
+    scores = _finite_scores(layers)
+    silent = torch.cat([_silent(name, layer, kept) for name, layer in layers.items()])
+    sizes = [len(score) for score in scores]
+    flat = torch.cat(scores)
+    gone = select(flat, silent, k, layers)
+    emptied = [name for name, part in zip(layers, gone.split_with_sizes(sizes), strict=True) if part.all()]
+    if emptied:
+        for part in flat.split_with_sizes(sizes):  # views; of equal scores the last goes last
+            part[len(part) - 1 - int(part.flip(0).argmax())] = torch.inf
+        gone = smallest(flat, min(exact_count(k, len(flat)), len(flat) - len(sizes)))
+    return dict(zip(layers, (~gone).split_with_sizes(sizes), strict=True)), emptied
+
+
+def _finite_scores(layers: Mapping[str, nn.Module]) -> list[Tensor]:
+    scores = {name: unit_scores(layer) for name, layer in layers.items()}
+    broken = [name for name, score in scores.items() if not score.isfinite().all()]
+    if broken:
+        raise ValueError(f"weights must be finite, got units of NaN or infinite norm in layers {broken}")
+    return list(scores.values())
+
+
+def _silent(name: str, layer: nn.Module, kept: Mapping[str, Tensor]) -> Tensor:
+    """Return the units, (units,) bool, of which neither a weight nor the bias is kept."""
+    speaks = unit_rows(layer, _kept_now(name, layer, "weight", kept)).any(dim=1)
+    if layer.bias is not None:
+        speaks |= _kept_now(name, layer, "bias", kept)
+    return ~speaks
+
+
+def _kept_now(name: str, layer: nn.Module, parameter: str, kept: Mapping[str, Tensor]) -> Tensor:
+    mask = kept.get(parameter_name(name, parameter))
+    return torch.ones_like(dense_weight(layer, parameter), dtype=torch.bool) if mask is None else mask
+
+
+def _unit_masks(
+    model: nn.Module, alive: Mapping[str, Tensor], norms: Mapping[str, str], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the masks of weights, biases and BatchNorms, by parameter name, that keep the units alive."""
+    modules = dict(model.named_modules())
+    keep: dict[tuple[str, str], Tensor] = {}
+    for first, units in alive.items():
+        twins = [name for name, layer in maskable(model).items() if same_weight(layer, modules[first])]
+        for name in twins:
+            keep[name, "weight"] = unit_mask(modules[name], units)
+            for speaker in (name, *(norm for norm, source in norms.items() if source == name)):
+                keep.setdefault((speaker, "weight"), units)
+                keep[speaker, "bias"] = units
+    return {
+        parameter_name(name, parameter): _kept_now(name, modules[name], parameter, kept) & mask
+        for (name, parameter), mask in keep.items()
+        if getattr(modules[name], parameter) is not None
+    }

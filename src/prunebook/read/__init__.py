@@ -1,0 +1,1 @@
+"""What a pruned network tells about its inputs and outputs."""

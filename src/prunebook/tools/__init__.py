@@ -1,0 +1,1 @@
+"""What a network costs, sparse storage, and files."""

@@ -1,0 +1,172 @@
+"""The steps of a network as data, and a network that does them: how a class is saved without its code.
+
+``LAYERS`` and ``OPERATIONS`` hold all that a file may name. Steps are looked up there and done one after the
+other: no source is made of a file, nor compiled, nor imported.
+
+Chapter: book/what-you-gain.ipynb
+"""
+
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from prunebook.shrinking.flow import FUNCTIONS, MODULES
+from prunebook.shrinking.graph import Tracer, name_of, record
+from prunebook.training.models import RandomShift
+
+# Beside all that shrink can follow:
+_LAYERS = (
+    "Module Sequential ModuleList ModuleDict Embedding LayerNorm GroupNorm RMSNorm LocalResponseNorm "
+    "InstanceNorm1d InstanceNorm2d InstanceNorm3d Softmax LogSoftmax GLU Unflatten Upsample PixelShuffle "
+    "PixelUnshuffle ZeroPad2d ConstantPad1d ConstantPad2d ReflectionPad1d ReflectionPad2d ReplicationPad2d"
+)
+_NAMES = (
+    "addmm amax amin argmax baddbmm batch_norm bmm chunk clip clone conv1d conv2d conv3d conv_transpose1d "
+    "conv_transpose2d conv_transpose3d cos cumsum detach dim double einsum embedding eq erf exp expand "
+    "expand_as flip float floor floordiv ge getitem glu group_norm gt half instance_norm interpolate "
+    "layer_norm le linear log log1p log_softmax logsumexp lt masked_fill matmul max min mm mod movedim "
+    "narrow ne norm normalize numel ones_like pad permute pixel_shuffle pos pow prelu prod repeat "
+    "reshape_as roll round rsqrt scaled_dot_product_attention select sin size softmax split sqrt squeeze "
+    "stack std sum t to transpose tril triu type_as unflatten unsqueeze var view_as where zeros_like"
+)
+
+
+def _method(method: str, x: Any, *args: Any, **kwargs: Any) -> Any:
+    return getattr(x, method)(*args, **kwargs)
+
+
+_KNOWN = sorted({*_NAMES.split(), *(key if isinstance(key, str) else key.__name__ for key in FUNCTIONS)})
+_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "T", "mT")
+_PLACES = {"torch": torch, "functional": F, "operator": operator}
+LAYERS: dict[str, Any] = {
+    **{kind.__name__: kind for kinds in MODULES for kind in kinds},
+    **{name: getattr(nn, name) for name in _LAYERS.split()},
+    "RandomShift": RandomShift,
+}
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    f"{place}.{name}": getattr(module, name)
+    for place, module in _PLACES.items()
+    for name in _KNOWN
+    if hasattr(module, name)
+}
+_NAME_OF = {operation: name for name, operation in reversed(OPERATIONS.items())}
+OPERATIONS |= {f"Tensor.{name}": partial(_method, name) for name in _KNOWN if hasattr(Tensor, name)}
+OPERATIONS |= {f"Tensor.{name}": operator.attrgetter(name) for name in _ATTRIBUTES}
+_DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+class Recorded(nn.Module):
+    """A network read from a file: does the steps that its class did, one after the other.
+
+    Args:
+        steps: in eval and in train mode; of each step (kind, name, arguments, keyword arguments).
+        layers: names of its modules.
+        tensors: names of its parameters and buffers.
+
+    Raises:
+        ValueError: a step names something else.
+    """
+
+    def __init__(self, steps: Sequence[Any], layers: Collection[str], tensors: Collection[str]) -> None:
+        super().__init__()
+        evaluate, train = steps
+        self._graphs = [_graph(listed, layers, tensors) for listed in (evaluate, train)]
+
+    def forward(self, x: Tensor) -> Any:
+        """Return what the last step gives."""
+        return fx.Interpreter(self, graph=self._graphs[self.training]).run(x)
+
+
+def _graph(steps: Sequence[Any], layers: Collection[str], tensors: Collection[str]) -> fx.Graph:
+    """The graph that `steps_of` wrote down; torch.fx walks it and makes no code of it."""
+    known = {"call_function": OPERATIONS, "call_module": layers, "get_attr": tensors, "output": ["output"]}
+    graph = fx.Graph()
+    values = [graph.placeholder("x")]
+    for kind, name, args, kwargs in steps:
+        if name not in known[kind]:
+            hint = "make it a parameter or a buffer" if kind == "get_attr" else "use others"
+            raise ValueError(f"model: forward uses {name!r}, which no file can name; {hint}")
+        target = OPERATIONS[name] if kind == "call_function" else name
+        values.append(graph.create_node(kind, target, unpack(args, values), unpack(kwargs, values), "step"))
+    if values[-1].op != "output":
+        raise ValueError("the last step gives no output")
+    return graph
+
+
+class _Recorder(Tracer):
+    """Records what a network does with one input; other arguments have their defaults."""
+
+    proxy_buffer_attributes = True
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, RandomShift) or super().is_leaf_module(m, module_qualified_name)
+
+
+def steps_of(model: nn.Module) -> list[list[Any]]:
+    """The steps of a network in eval and in train mode, as JSON; leaves it in train mode.
+
+    Raises:
+        ValueError: torch.fx cannot trace it, or an argument is none that a file can hold.
+    """
+    return [_steps(record(model.train(mode), _Recorder())) for mode in (False, True)]
+
+
+def _steps(graph: fx.Graph) -> list[Any]:
+    numbers = {node: number for number, node in enumerate(graph.nodes)}
+    steps = []
+    for node in list(graph.nodes)[1:]:
+        kind, name, args = node.op, name_of(node), node.args
+        if node.target is getattr:  # x.shape
+            name, args = f"Tensor.{args[1]}", args[:1]
+        elif kind == "call_method":
+            kind, name = "call_function", f"Tensor.{name}"
+        elif kind == "call_function":
+            name = _NAME_OF.get(node.target, name)
+        steps.append([kind, name, pack(args, numbers), pack(node.kwargs, numbers)])
+    return steps
+
+
+def pack(value: Any, numbers: Mapping[Any, int]) -> Any:
+    """Write an argument as JSON; nodes of a graph as their numbers."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, fx.Node):
+        return {"value": numbers[value]}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value)}
+    if value is Ellipsis:
+        return {"ellipsis": None}
+    if isinstance(value, slice):
+        return {"slice": pack([value.start, value.stop, value.step], numbers)}
+    if isinstance(value, dict):
+        return {"dict": pack(list(value.items()), numbers)}
+    if isinstance(value, (tuple, list)):
+        parts = [pack(part, numbers) for part in value]
+        return parts if isinstance(value, list) else {"tuple": parts}
+    raise ValueError(f"model: no file can hold a {type(value).__name__} as an argument, got {value!r}")
+
+
+def unpack(packed: Any, values: Sequence[Any]) -> Any:
+    """Undo `pack`; values are looked up by their numbers."""
+    if isinstance(packed, list):
+        return [unpack(part, values) for part in packed]
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, inside),) = packed.items()
+    makers: dict[str, Callable[[Any], Any]] = {
+        "value": values.__getitem__,
+        "dtype": _DTYPES.__getitem__,
+        "ellipsis": lambda _: ...,
+        "slice": lambda ends: slice(*ends),
+        "tuple": tuple,
+        "dict": dict,
+    }
+    return makers[kind](unpack(inside, values))

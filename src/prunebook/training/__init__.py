@@ -1,0 +1,1 @@
+"""Device, data, networks, the training loop and its checkpoints."""

@@ -1,0 +1,127 @@
+"""Time of a threshold and its slope: against a sort, against torch.histc, and against the memory itself.
+
+Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/density.py`, or `make bench` for
+all of them. Exits with 1 where `quantile_and_slope` of 668,672 weights, those of a 784-512-512-10, takes more than 0.1 of the time of one torch.sort. Peak memory is about 2 GB, at 1e8 weights.
+
+With `--table book/results/density.csv` it writes a row for each n: the table of the chapter.
+
+On a GPU, where there is one, the same table follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prunebook.experiments.tables import append_row, versions
+from prunebook.methods.quantile import GRID, count, quantile_and_slope
+
+WEIGHTS = 668_672
+MOST = 0.1  # of a sort
+SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
+SORTED = 10_000_000  # above this a sort takes too long for a benchmark
+R = 0.9
+
+
+def seconds(tasks: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """Return the median seconds of each task; they take turns, so that load hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats + 1):
+        for name, task in tasks.items():
+            wait(device)
+            start = time.perf_counter()
+            task()
+            wait(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken[1:]) for name, taken in times.items()}  # the first warms up
+
+
+def wait(device: str) -> None:
+    """Let a GPU finish."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def weights(n: int, device: str) -> Tensor:
+    """Return the absolute values of n normal numbers."""
+    return torch.randn(n, generator=torch.Generator().manual_seed(0)).abs_().to(device)
+
+
+def slope(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the threshold and its slope."""
+    return quantile_and_slope([scores], torch.tensor(R, device=scores.device))
+
+
+def check(scores: Tensor) -> None:
+    """Assert that every score is counted, and that the share R lies below t, to a cell or two."""
+    top = scores.max()
+    counts = count([scores], GRID, top)
+    assert counts.dtype == torch.int64
+    assert counts.sum() == len(scores)
+    t, _ = slope(scores)
+    below = int((scores < t).sum())
+    assert abs(below - R * len(scores)) <= 2 * int(counts[int(t / top * GRID)]) + 1
+
+
+def against_sort(device: str) -> float:
+    """Print the times at WEIGHTS, and return the share of a sort."""
+    scores = weights(WEIGHTS, device)
+    tasks = {
+        "torch.sort": lambda: scores.sort(),
+        "torch.histc, counts only": lambda: torch.histc(scores, GRID, 0, float(scores.max())),
+        "quantile_and_slope": lambda: slope(scores),
+    }
+    taken = seconds(tasks, 11, device)
+    for name, value in taken.items():
+        print(f"{name:24} {1000 * value:8.3f} ms  {value / taken['torch.sort']:6.3f} x sort")
+    return taken["quantile_and_slope"] / taken["torch.sort"]
+
+
+def row(n: int, device: str) -> dict[str, object]:
+    """Check the counts of n scores, time them, and return a row of the table."""
+    scores = weights(n, device)
+    check(scores)
+    target = torch.empty_like(scores)
+    tasks = {"quantile": lambda: slope(scores), "copy": lambda: target.copy_(scores)}
+    taken = seconds(tasks, 5 if n > SORTED else 15, device)
+    if n <= SORTED:
+        taken |= seconds({"sort": lambda: scores.sort()}, 3, device)
+    figures = {f"seconds_{name}": f"{taken[name]:.3g}" if name in taken else "" for name in COLUMNS}
+    chip = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"n": n, **figures, "device": chip, "threads": torch.get_num_threads(), "versions": versions()}
+
+
+COLUMNS = ("quantile", "copy", "sort")
+
+
+def main() -> int:
+    """Print the times, write the table if asked, and return 1 where the share of a sort is too large."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--table", type=Path, help="write the rows here, in place of those there")
+    table = parser.parse_args().table
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    print(f"{WEIGHTS:,} weights, {GRID} cells, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    ratio = against_sort("cpu")
+    rows = []
+    for device in devices:
+        for n in SIZES:
+            rows.append(row(n, device))
+            print("  ".join(f"{name} {value}" for name, value in list(rows[-1].items())[:5]))
+    if table:
+        table.unlink(missing_ok=True)
+        for each in rows:
+            append_row(table, each)
+    print(f"counts exact at every n; quantile_and_slope / torch.sort: {ratio:.3f} (at most {MOST})")
+    return int(ratio > MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

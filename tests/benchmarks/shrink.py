@@ -1,0 +1,72 @@
+"""Time on the CPU of units that are zero, and of units that are gone.
+
+784-1000-1000-500-200-10, batch 256, the 90 % of each hidden layer's units with the smallest norm removed.
+
+    python tests/benchmarks/shrink.py [threads]
+"""
+
+import sys
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from prunebook import shrink
+from prunebook.tools.costs import Latency, latency
+
+SIZES = (784, 1000, 1000, 500, 200, 10)
+K = 90
+ROUNDS = 12
+
+
+def perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    return nn.Sequential(*[part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())][:-1])
+
+
+@torch.no_grad()
+def without_units(sizes: tuple[int, ...], k: float) -> nn.Sequential:
+    """The same network with k % of the units of each hidden layer zero, bias included."""
+    model = perceptron(sizes)
+    for layer in list(model)[:-1:2]:
+        gone = layer.weight.norm(dim=1).argsort()[: round(k * len(layer.weight) / 100)]
+        layer.weight[gone] = 0
+        layer.bias[gone] = 0
+    return model
+
+
+def fastest(models: dict[str, nn.Module], images: Tensor) -> dict[str, Latency]:
+    """For each network the round with the lowest median; rounds take turns, so that load hits all alike."""
+    rounds = [
+        {name: latency(model, images, repeats=30) for name, model in models.items()} for _ in range(ROUNDS)
+    ]
+    return {name: min((each[name] for each in rounds), key=lambda timed: timed.median) for name in models}
+
+
+def main() -> None:
+    """Print milliseconds and how much faster than dense."""
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    torch.manual_seed(0)
+    masked = without_units(SIZES, K)
+    small = shrink(masked)
+    widths = [layer.out_features for layer in small.modules() if isinstance(layer, nn.Linear)]
+    fresh = perceptron((SIZES[0], *widths))
+    images = torch.randn(256, SIZES[0])
+    error = (small.double()(images.double()) - masked.double()(images.double())).abs().max().item()
+    models = {
+        "dense": perceptron(SIZES),
+        "masked, zeros": masked.float(),
+        "shrunk": small.float(),
+        "fresh": fresh,
+    }
+    times = fastest(models, images)
+    print(f"shrunk to {SIZES[0]}-{'-'.join(map(str, widths))}, largest difference in float64 {error:.1e}")
+    print(f"batch 256, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    for name, timed in times.items():
+        ratio = times["dense"].median / timed.median
+        print(f"{name:14} {timed.median:7.3f} ms [{timed.lower:.3f}, {timed.upper:.3f}] {ratio:6.1f} x")
+    print(f"shrunk / fresh {times['shrunk'].median / times['fresh'].median:.3f}")
+
+
+if __name__ == "__main__":
+    main()

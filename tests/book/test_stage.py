@@ -1,0 +1,63 @@
+"""What a chapter's cells ask: quick or full, and does the text hold."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from prunebook.book import stage as chapters
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", 2), ("0", 10), ("", 10)])
+def test_quick_chooses_by_the_environment(monkeypatch, value, expected):
+    monkeypatch.setenv("PRUNEBOOK_QUICK", value)
+    assert chapters.quick(10, 2) == expected
+
+
+def test_a_claim_that_holds_is_printed(capsys):
+    chapters.expect("2 is even", True)
+    assert capsys.readouterr().out == "Checked: 2 is even.\n"
+
+
+def test_a_claim_that_does_not_hold_stops_the_chapter(monkeypatch):
+    monkeypatch.delenv("PRUNEBOOK_QUICK", raising=False)
+    with pytest.raises(AssertionError, match="3 is even"):
+        chapters.expect("3 is even", False, SimpleNamespace(name="mnist"))
+
+
+@pytest.mark.parametrize(("quick", "name"), [("1", "mnist"), ("0", "digits")])
+def test_in_a_quick_run_or_on_other_data_it_is_a_note(monkeypatch, capsys, quick, name):
+    monkeypatch.setenv("PRUNEBOOK_QUICK", quick)
+    chapters.expect("3 is even", False, SimpleNamespace(name=name))
+    assert capsys.readouterr().out == "Not so in this quick or other-data run: 3 is even.\n"
+
+
+def test_setup_names_versions_and_device(capsys, monkeypatch):
+    monkeypatch.setenv("PRUNEBOOK_DEVICE", "cpu")
+    chapters.setup()
+    assert "torch" in (out := capsys.readouterr().out)
+    assert out.endswith("device cpu\n")
+
+
+def test_a_table_is_found_beside_the_chapter_and_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "book/results").mkdir(parents=True)
+    (tmp_path / "book/results/runs.csv").write_text("k,seed\n90,0\n")
+    for folder in (tmp_path, tmp_path / "book"):
+        monkeypatch.chdir(folder)
+        assert chapters.table("runs").to_dict("list") == {"k": [90], "seed": [0]}
+
+
+def test_a_table_that_is_not_here_is_read_from_the_repository(tmp_path, monkeypatch):
+    asked = []
+
+    def read_csv(address):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chapters, "read_csv", read_csv)
+    with pytest.raises(FileNotFoundError, match=r"no table 'runs'.*no network"):
+        chapters.table("runs")
+    assert asked[0].startswith("https://raw.githubusercontent.com/")
+    assert asked[0].endswith("/main/book/results/runs.csv")
