@@ -6,19 +6,31 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from nbval.plugin import IPyNbFile
+from filelock import FileLock
+from hypothesis import settings
+from nbval.plugin import IPyNbCell, IPyNbFile
+from notebooks import KERNEL
 
 from prunebook.training.data import data_folder, fetch
 
 ROOT = Path(__file__).resolve().parent
 
-# Notebook kernels inherit these: no bars in outputs, one order of sets.
-os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Chapters that train for a minute or more, the longest first: two workers are done at about the same time if
+# nothing long starts late.
+LONGEST = ("weights", "soft-masks", "units", "adaptive", "gumbel", "what-you-gain", "dense")
+
+# One thread for each worker of pytest-xdist and each kernel: two workers fill two cores.
+os.environ |= KERNEL
+torch.set_num_threads(1)
+
+# An example may take as long as it takes: no test depends on how busy the machine is.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # nbval compares what a cell prints and its text; pictures, pages of sliders and messages on stderr differ
 # between machines without being wrong.
@@ -42,22 +54,53 @@ def pytest_configure(config):
             config.option.nbval, config.option.nbval_lax = False, True
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the chapters as slow, and begin with the files that take longest."""
+    slow = Counter()
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            item.add_marker(pytest.mark.slow)
+        slow[item.path] += item.get_closest_marker("slow") is not None
+
+    def place(path):
+        chapter = path.suffix == ".ipynb"
+        late = LONGEST.index(path.stem) if chapter and path.stem in LONGEST else len(LONGEST)
+        return not chapter, late, -slow[path], path
+
+    items.sort(key=lambda item: place(item.path))
+
+
 @pytest.fixture(autouse=True)
 def _bars_as_readers_see_them(monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
 
 
+@pytest.fixture(params=["cpu", *["cuda"] * torch.cuda.is_available()])
+def device(request):
+    """The CPU and, where there is one, the GPU: a test that takes it runs on both."""
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """The rendered book, built strictly: a warning is an error."""
-    folder = tmp_path_factory.mktemp("site")
+def site(tmp_path_factory, worker_id):
+    """The rendered book, built strictly (a warning is an error), and only once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "site"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "built").is_file():
+            build(folder)
+            (folder / "built").touch()
+    return folder / "_build" / "html"
+
+
+def build(folder):
     tool = Path(sys.executable).with_name("jupyter-book")
     command = [str(tool), "build", str(ROOT), "--path-output", str(folder)]
     done = subprocess.run(
         [*command, "--all", "--warningiserror", "--keep-going"], capture_output=True, text=True
     )
     assert done.returncode == 0, f"the book does not build without warnings:\n{done.stdout}\n{done.stderr}"
-    return folder / "_build" / "html"
 
 
 @pytest.fixture(scope="session")

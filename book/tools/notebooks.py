@@ -1,8 +1,9 @@
 """Execute the chapters in place and store their outputs: `make notebooks`, or with names: NAMES="dense".
 
-Each chapter runs from top to bottom in a fresh kernel. What is stored is what a page can show: the live
-face of a slider goes, its HTML face stays. A hash of all cell sources is stored beside the outputs, so
-that a cell that was edited and not run is found (tests/book/test_chapters.py).
+Each chapter runs from top to bottom in a fresh kernel, two of them at once. What is stored is what a page can
+show: the live face of a slider goes, its HTML face stays. A hash of all cell sources is stored beside the
+outputs, so that a cell that was edited and not run is found (tests/book/test_chapters.py). With --check
+nothing is stored: the chapters only have to run to their end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,9 @@ from tqdm import tqdm
 
 BOOK = Path(__file__).resolve().parents[1]
 LIVE = "application/vnd.jupyter.widget-view+json"
+# What kernels inherit, here and in the tests (conftest.py): no bars in outputs, one order of sets, and one
+# thread, for sums in another order differ in their last digits.
+KERNEL = {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
 
 def chapters() -> list[Path]:
@@ -43,8 +48,8 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             output.get("data", {}).pop(LIVE, None)
 
 
-def execute(path: Path) -> None:
-    """Run one chapter and write it back, whole or not at all.
+def execute(path: Path, keep: bool) -> nbformat.NotebookNode:
+    """Run one chapter and return it with its outputs; what is kept is never made of stand-in data.
 
     Raises:
         CellExecutionError: a cell raised.
@@ -59,7 +64,12 @@ def execute(path: Path) -> None:
             resources={"metadata": {"path": str(BOOK)}},
             on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),
         )
-        client.execute(env=os.environ | {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"})
+        client.execute(env=os.environ | KERNEL | ({"PRUNEBOOK_OFFLINE": "error"} if keep else {}))
+    return notebook
+
+
+def store(path: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write a chapter back, whole or not at all."""
     tidy(notebook)
     notebook.metadata["prunebook"] = {"source_sha256": source_hash(notebook)}
     partial = path.with_suffix(".ipynb.partial")
@@ -67,18 +77,29 @@ def execute(path: Path) -> None:
     os.replace(partial, path)
 
 
+def run(path: Path, keep: bool) -> str:
+    """Run one chapter, store it if it is to be kept, and return what went wrong."""
+    try:
+        notebook = execute(path, keep)
+    except CellExecutionError as error:
+        return f"{path.name} did not run to its end:\n{error}"
+    if keep:
+        store(path, notebook)
+    return ""
+
+
 def main() -> int:
-    """Execute the chapters named on the command line, or all of them."""
+    """Execute the chapters named on the command line, or all of them; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="chapters without .ipynb; all if none")
-    names = parser.parse_args().names
-    for path in [BOOK / f"{name}.ipynb" for name in names] or chapters():
-        try:
-            execute(path)
-        except CellExecutionError as error:
-            print(f"{path.name} was not stored:\n{error}", file=sys.stderr)
-            return 1
-    return 0
+    parser.add_argument("--jobs", type=int, default=2, help="how many run at once")
+    parser.add_argument("--check", action="store_true", help="run them only, and store nothing")
+    options = parser.parse_args()
+    paths = [BOOK / f"{name}.ipynb" for name in options.names] or chapters()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        wrong = list(filter(None, pool.map(lambda path: run(path, not options.check), paths)))
+    print(*wrong, sep="\n", file=sys.stderr)
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,29 @@
-"""Masks on the weights of a network, from attach to bake: the only file that knows ``parametrize``.
+"""Masks on the weights of a network, from attach to bake: the only file that knows `parametrize`.
 
-A mask is an ``nn.Module``. Its ``forward(w)`` returns the masked weight and is pure: two calls give the same
-tensor. Its ``kept(w)`` returns a new bool tensor, True = kept: the deterministic limit of the mask, without
-sampling. A mask whose hardening has to fold something into the kept weights also has
-``hardened_weight(w)``. ``Mask`` is the constant one, and what every other becomes when hardened.
+A mask is an `nn.Module`. Its `forward(w)` returns the masked weight and is pure: two calls give the same
+tensor. Its `kept(w)` returns a new bool tensor, True = kept: the deterministic limit of the mask, without
+sampling. Both keep w's shape, and forward its dtype. If hardening must also change the kept weights, the mask
+defines `hardened_weight(w)`, which returns the new dense weight; without it the weight stays. Noise that
+changes from step to step is drawn by `before_forward`, never in `forward`. `Mask` is the constant mask, and
+`harden` turns every other mask into one.
 
 Chapter: book/weights.ipynb
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-MASKABLE = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+MASKABLE = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
 
 
 class Mask(nn.Module):
-    """A constant mask: a weight where ``mask`` is True, zero elsewhere; it copies the tensor it is given.
+    """A constant mask: a weight where `mask` is True, zero elsewhere; it copies the tensor it is given.
 
     Pruned weights get no gradient. Weight decay may move the dense values behind them, never the zeros.
     """
@@ -39,9 +35,9 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask.detach().clone(memory_format=torch.contiguous_format))
 
     def forward(self, w: Tensor) -> Tensor:
-        """Return ``w`` where kept, 0 elsewhere, of w's shape and dtype; w must be finite."""
+        """Return `w` where kept, 0 elsewhere, of w's shape and dtype; w must be finite."""
         # bytes multiply twice as fast as bools, ten times as fast as torch.where; + 0 turns -0 into 0
-        return w * self.mask.view(torch.uint8) + 0
+        return w * self.mask.view(torch.uint8) + 0  # eq-mask
 
     def kept(self, w: Tensor) -> Tensor:
         """Return a copy of the mask: later pruning does not change it."""
@@ -49,7 +45,7 @@ class Mask(nn.Module):
 
 
 def maskable(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear and convolution layers of ``model`` by the names of ``model.named_modules()``.
+    """Return the linear and convolution layers of `model` by the names of `model.named_modules()`.
 
     A bare layer has the name "". A layer used twice appears once; layers that share a weight all appear.
 
@@ -65,12 +61,12 @@ def maskable(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def prunable(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """Return the maskable layers that a method may prune: one for each weight, those in ``skip`` left out.
+    """Return the maskable layers that a method may prune: one for each weight, those in `skip` left out.
 
     Layers that share a weight are represented by the first; skipping one of them skips the weight.
 
     Raises:
-        ValueError: A name in ``skip`` does not exist, nothing is left, or a weight is not floating point.
+        ValueError: A name in `skip` does not exist, nothing is left, or a weight is not floating point.
     """
     layers = maskable(model)
     unknown = [name for name in skip if name not in layers]
@@ -101,7 +97,7 @@ def parameter_name(layer: str, parameter: str) -> str:
 
 
 def dense_weight(layer: nn.Module, name: str = "weight") -> nn.Parameter:
-    """Return the Parameter behind the mask, the one that the optimizer updates, or the unmasked Parameter."""
+    """Return the Parameter behind a mask, which is what an optimizer updates, or the unmasked Parameter."""
     parameter = _slot(layer, name).original if _has_mask(layer, name) else layer._parameters.get(name)
     if not isinstance(parameter, nn.Parameter):
         names = [key for key, _ in layer.named_parameters(recurse=False)]
@@ -115,18 +111,21 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
     """Put a mask on one parameter of a layer, in place, and return the layer.
 
     Args:
-        layer: Any module that holds the parameter itself.
+        layer: Any module that holds the parameter itself, not in a part of it.
         mask: A bool tensor of the parameter's shape and device, True = kept; or a mask module.
         name: Name of the parameter in the layer.
 
     Raises:
-        ValueError: There is a parametrization already, or mask and parameter do not fit.
+        ValueError: There is a parametrization already, the mask has no `kept`, or it does not fit.
     """
     _require_unmasked(layer, name)
     _require_initialised(layer, "layer")
     weight = dense_weight(layer, name)
     _require_floating(weight, name)
     module = Mask(mask) if isinstance(mask, Tensor) else mask
+    if not hasattr(module, "kept"):
+        kind = type(module).__name__
+        raise ValueError(f"mask must be a bool tensor or a module with forward(w) and kept(w), got a {kind}")
     if isinstance(module, Mask):
         _require_fit(module.mask, weight, name)
     _own_class(layer)
@@ -137,12 +136,12 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
 def attach_all(
     model: nn.Module, make_mask: Callable[[nn.Parameter], Tensor | nn.Module], skip: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
-    """Attach ``make_mask(weight)`` to the weight of every maskable layer and return the masks by layer name.
+    """Attach `make_mask(weight)` to the weight of every maskable layer and return the masks by layer name.
 
     Layers that share a weight, whatever their kind (an embedding, say), share one mask.
 
     Raises:
-        ValueError: As ``prunable`` and ``attach`` do.
+        ValueError: As `prunable` and `attach` do.
     """
     holders, attached = _holders(model), {}
     weights = {name: dense_weight(layer) for name, layer in prunable(model, skip).items()}
@@ -160,10 +159,10 @@ def attach_all(
 def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Give parameters these constant masks: attach them, or write into those that are there.
 
-    The inverse of ``masks(model)``. Parameters that are shared get their mask in every place.
+    This is the inverse of `masks(model)`. A shared parameter gets its mask wherever it is used.
 
     Raises:
-        ValueError: A name does not exist, a mask does not fit, or one is there that is not constant.
+        ValueError: A name does not exist, a mask does not fit, or there is a mask that is not constant.
     """
     layers = dict(model.named_modules(remove_duplicate=False))
     places = {name: _place(layers, name) for name in masks}
@@ -199,8 +198,8 @@ def sparsity(model: nn.Module, per_layer: Literal[True]) -> dict[str, float]: ..
 def sparsity(model: nn.Module, per_layer: bool = False) -> float | dict[str, float]:
     """Return the share of zeros, 0 to 1, in the weights of all maskable layers, or of each layer by its name.
 
-    Under a mask, the weights that it does not keep are counted; elsewhere the exact zeros. Biases are not
-    counted, a shared weight counts once in the total. 0 where the model has no maskable weight.
+    In a layer with a mask, these are the weights that it does not keep, otherwise those that are exactly 0.
+    Biases do not count, and a shared weight counts once in the total. A model without maskable weights has 0.
     """
     zeros: dict[Tensor, int] = {}
     shares = {}
@@ -212,28 +211,15 @@ def sparsity(model: nn.Module, per_layer: bool = False) -> float | dict[str, flo
 
 
 def before_forward(model: nn.Module, refresh: Callable[[nn.Module], None]) -> None:
-    """Call ``refresh(model)`` without gradients before every forward of ``model`` in training mode.
+    """Call `refresh(model)` without gradients before every forward of `model` in training mode.
 
-    For masks with state that has to change once per forward, such as noise. ``harden`` ends it.
+    This is for masks with state that changes once per forward, such as noise. `harden` ends it.
     """
     model.register_forward_pre_hook(_Refresh(refresh))
 
 
-def optimizer_groups(
-    model: nn.Module, apart: Iterable[tuple[Sequence[nn.Parameter], float]]
-) -> list[dict[str, Any]]:
-    """Return what an optimizer trains: first the model's other parameters, then these at rates of their own.
-
-    Weight decay, which would drag what a mask learns to 0, is off for these.
-    """
-    learned = [([p for p in parameters if p.requires_grad], lr) for parameters, lr in apart]
-    named = [{"params": trained, "lr": lr, "weight_decay": 0.0} for trained, lr in learned if trained]
-    taken = {parameter for trained, _ in learned for parameter in trained}
-    return [{"params": [p for p in model.parameters() if p.requires_grad and p not in taken]}, *named]
-
-
 def harden(model: nn.Module) -> nn.Module:
-    """Replace every mask by the constant ``Mask`` of what it keeps, in place, and return the model.
+    """Replace every mask by the constant `Mask` of what it keeps, in place, and return the model.
 
     Raises:
         ValueError: The model has no mask.
@@ -257,8 +243,8 @@ def harden(model: nn.Module) -> nn.Module:
 def bake(model: nn.Module) -> nn.Module:
     """Harden, write the zeros into the weights and remove the masks, in place; return the now plain model.
 
-    Layers get their own type back, and Parameters stay the objects that an optimizer holds. From here on
-    training lets the zeros grow again.
+    Layers get their own type back, and Parameters stay the objects that an optimizer holds. If you train on
+    from here, the zeros grow again.
 
     Raises:
         ValueError: The model has no mask.
@@ -276,7 +262,7 @@ def bake(model: nn.Module) -> nn.Module:
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of a state_dict under the names of the network without masks, the masks left out."""
+    """Return the entries of a state_dict under the names that they have without masks; masks are left out."""
     plain = {}
     for key, tensor in state.items():
         path, masked, rest = key.rpartition("parametrizations.")
@@ -289,7 +275,7 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Refresh:
-    """The hook of ``before_forward``: a class of its own, so that ``harden`` can tell it from others."""
+    """The hook of `before_forward`: a class of its own, so that `harden` can tell it from others."""
 
     def __init__(self, refresh: Callable[[nn.Module], None]) -> None:
         self.refresh = refresh
@@ -314,7 +300,7 @@ def _slot(layer: nn.Module, name: str) -> Any:
 
 
 def _has_mask(layer: nn.Module, name: str) -> bool:
-    """Tell whether a parameter has a mask; parametrizations of other origin have no ``kept``."""
+    """Tell whether a parameter has a mask; parametrizations of other origin have no `kept`."""
     return parametrize.is_parametrized(layer, name) and hasattr(_slot(layer, name)[0], "kept")
 
 

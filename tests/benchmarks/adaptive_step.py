@@ -1,7 +1,8 @@
 """What a training step costs with adaptive pruning, as a ratio to the dense step.
 
 Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/adaptive_step.py`, or `make
-bench` for all of them. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; where it is not there, random tensors of the same shape take its place.
+bench` for all of them. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; where it is not there,
+random tensors of the same shape take its place.
 
 784-512-512-10, batch 128, fused Adam on both sides. Blocks of steps of each kind take turns in one process,
 and the order turns from round to round. The adaptive kinds differ in how often the threshold looks at the
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch.optim import Adam
 
 import prunebook as pb
-from prunebook.training.data import RAW_SIZES, data_folder, raw_folder
+from prunebook.training.data import Data, data_folder, is_complete
 
 SIZES = (784, 512, 512, 10)
 BATCH_SIZE = 128
@@ -30,22 +31,22 @@ NEVER = 10**9
 KINDS = {"dense": None, "every 10 steps": 10, "every step": 1, "one look": NEVER}
 
 
-def make_data(device: str) -> pb.Data:
+def make_data(device: str) -> Data:
     """Return MNIST, or random tensors of its shape where it is not on this machine."""
-    if all((raw_folder("mnist", data_folder()) / file).is_file() for file in RAW_SIZES):
+    if is_complete("mnist", data_folder()):
         return pb.load_data("mnist", device=device)
     splits = [
         pb.Split(torch.randn(n, 1, 28, 28, device=device), torch.randint(10, (n,), device=device))
         for n in (54_000, 6_000, 10_000)
     ]
-    return pb.Data(*splits, name="random", classes=tuple("0123456789"), mean=0.0, std=1.0)
+    return Data(*splits, name="random", classes=tuple("0123456789"), mean=0.0, std=1.0)
 
 
-def make_stepper(every: int | None, data: pb.Data) -> Callable[[], None]:
+def make_stepper(every: int | None, data: Data) -> Callable[[], None]:
     """Return a function that trains one step, with adaptive masks unless `every` is None."""
     torch.manual_seed(0)
     net = pb.mlp(SIZES).to(data.train.images.device).train()
-    pruning = None if every is None else pb.AdaptivePruning(net, R, every=every)
+    pruning = None if every is None else pb.AdaptivePruning(net, R, update_every=every)
     parameters = net.parameters() if pruning is None else pruning.parameter_groups()
     optimizer = Adam(parameters, lr=1e-3, fused=True)
 
@@ -61,11 +62,11 @@ def make_stepper(every: int | None, data: pb.Data) -> Callable[[], None]:
     return step
 
 
-def make_epoch(every: int | None, data: pb.Data) -> Callable[[], None]:
+def make_epoch(every: int | None, data: Data) -> Callable[[], None]:
     """Return a function that trains one epoch with fit, with adaptive masks unless `every` is None."""
     torch.manual_seed(0)
     net = pb.mlp(SIZES).to(data.train.images.device)
-    pruning = None if every is None else pb.AdaptivePruning(net, R, every=every)
+    pruning = None if every is None else pb.AdaptivePruning(net, R, update_every=every)
     optimizer = Adam(net.parameters() if pruning is None else pruning.parameter_groups(), fused=True)
     penalty = None if pruning is None else pruning.penalty
     return lambda: pb.fit(

@@ -1,7 +1,8 @@
 """Measure global weight pruning on 25 million weights against a sort, one kthvalue and torch's own pruning.
 
 Run it as ``python tests/benchmarks/global_prune.py``; Linux, one thread. Every task runs on the same
-weights, three times, the fastest counts. Memory is the peak above what the process held before, in multiples of the weights.
+weights, three times, the fastest counts. Memory is the peak above what the process held before, in
+multiples of the weights.
 """
 
 import time

@@ -6,7 +6,7 @@ for all of them. The data are random tensors in the shape of MNIST: they do not 
 LeNet-300-100, batch 128, fused Adam on all sides. Blocks of steps of each kind take turns in one process, and
 the order turns from round to round. The reference samples a gate for every weight by `F.gumbel_softmax` on
 pairs of logits; its penalty, lambda abs(target - mean gate), takes a second sample at another temperature.
-The bars: at most 2.0 x the dense step, and at least 8 x faster than the reference. Then the memory: what
+The aims: at most 2.0 x the dense step, and at least 8 x faster than the reference. Then the memory: what
 parameters and optimizer hold, and what a step needs besides at its peak (on CUDA only, which counts it).
 """
 
@@ -21,13 +21,16 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import prunebook as pb
+from prunebook.methods.gates import two_logit_gate
+from prunebook.methods.gumbel import LOGIT
+from prunebook.methods.learned import optimizer_groups
 
 BATCH_SIZE, IMAGES = 128, 10_000
 ROUNDS, STEPS = 9, 20
 TARGET, LAM = 0.1, 1.0
 TAU, TAU_PENALTY = 3.0, 1.0  # of the reference
 LR, LR_GATES = 2e-3, 2e-2
-MOST, LEAST = 2.0, 8.0  # the bars
+MOST, LEAST = 2.0, 8.0  # the aims
 
 
 class PairGate(nn.Module):
@@ -35,13 +38,11 @@ class PairGate(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.logits = nn.Parameter(
-            torch.tensor([pb.gumbel.LOGIT, 0.0], device=weight.device).repeat(weight.numel(), 1)
-        )
+        self.logits = nn.Parameter(torch.tensor([LOGIT, 0.0], device=weight.device).repeat(weight.numel(), 1))
 
     def forward(self, w: Tensor) -> Tensor:
         """Return w times a sample of its gates."""
-        return w * pb.two_logit_gate(self.logits, TAU).view_as(w)
+        return w * two_logit_gate(self.logits, TAU).view_as(w)
 
 
 def dense(net: nn.Module) -> tuple[Adam, Callable[[], Tensor] | None]:
@@ -62,10 +63,10 @@ def reference(net: nn.Module) -> tuple[Adam, Callable[[], Tensor] | None]:
         found.append(PairGate(layer.weight))
         nn.utils.parametrize.register_parametrization(layer, "weight", found[-1])
     logits = [gate.logits for gate in found]
-    apart = pb.masking.optimizer_groups(net, [(logits, LR_GATES)])
+    apart = optimizer_groups(net, [(logits, LR_GATES)])
 
     def penalty() -> Tensor:
-        total = sum(pb.two_logit_gate(pairs, TAU_PENALTY).sum() for pairs in logits)
+        total = sum(two_logit_gate(pairs, TAU_PENALTY).sum() for pairs in logits)
         return LAM * (TARGET - total / sum(len(pairs) for pairs in logits)).abs()
 
     return Adam(apart, lr=LR, fused=True), penalty

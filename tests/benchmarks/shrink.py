@@ -9,14 +9,14 @@ import sys
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunebook import shrink
-from prunebook.tools.costs import Latency, latency
+from prunebook.tools.costs import latencies
 
 SIZES = (784, 1000, 1000, 500, 200, 10)
 K = 90
-ROUNDS = 12
+ROUNDS = 300
 
 
 def perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
@@ -35,14 +35,6 @@ def without_units(sizes: tuple[int, ...], k: float) -> nn.Sequential:
     return model
 
 
-def fastest(models: dict[str, nn.Module], images: Tensor) -> dict[str, Latency]:
-    """For each network the round with the lowest median; rounds take turns, so that load hits all alike."""
-    rounds = [
-        {name: latency(model, images, repeats=30) for name, model in models.items()} for _ in range(ROUNDS)
-    ]
-    return {name: min((each[name] for each in rounds), key=lambda timed: timed.median) for name in models}
-
-
 def main() -> None:
     """Print milliseconds and how much faster than dense."""
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
@@ -59,13 +51,13 @@ def main() -> None:
         "shrunk": small.float(),
         "fresh": fresh,
     }
-    times = fastest(models, images)
+    times = latencies(models, images, ROUNDS)
     print(f"shrunk to {SIZES[0]}-{'-'.join(map(str, widths))}, largest difference in float64 {error:.1e}")
     print(f"batch 256, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
-    for name, timed in times.items():
-        ratio = times["dense"].median / timed.median
-        print(f"{name:14} {timed.median:7.3f} ms [{timed.lower:.3f}, {timed.upper:.3f}] {ratio:6.1f} x")
-    print(f"shrunk / fresh {times['shrunk'].median / times['fresh'].median:.3f}")
+    for name, each in times.items():
+        ratio = (times["dense"] / each).median()
+        print(f"{name:14} {each.median():7.3f} ms {ratio:6.1f} x")
+    print(f"shrunk / fresh {(times['shrunk'] / times['fresh']).median():.3f}")
 
 
 if __name__ == "__main__":

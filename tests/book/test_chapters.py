@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import statistics
+import tomllib
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import nbformat
@@ -18,6 +21,15 @@ from picture import PICTURE, digest, table
 CHAPTERS = chapters()
 READ = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
 each_chapter = pytest.mark.parametrize("name", READ)
+
+NOT_IN_A_CELL = {
+    "a loop or a network of its own": r"^(def train|class \w*(Net|Mask|Prun))",
+    "an assert about time": r"book\.expect\([^)]*\b(fast|slow)(er)?\b",  # book.timing notes it
+}
+
+
+def lines_of(file):
+    return [line for line in (ROOT / file).read_text().splitlines() if line]
 
 
 def tags(cell):
@@ -102,9 +114,35 @@ def test_prose_stands_between_code_cells(name):
 
 
 @each_chapter
-def test_defines_no_loop_and_no_network_of_its_own(name):
-    by_hand = re.compile(r"^(def train|class \w*(Net|Mask|Prun))", re.MULTILINE)
-    assert not [cell.source for cell in code(name) if by_hand.search(cell.source)]
+@pytest.mark.parametrize("what", NOT_IN_A_CELL)
+def test_no_cell_holds(name, what):
+    found = re.compile(NOT_IN_A_CELL[what], re.MULTILINE)
+    assert not [cell.source for cell in code(name) if found.search(cell.source)]
+
+
+@each_chapter
+def test_notes_about_time_are_not_compared(name):
+    timed = [cell for cell in code(name) if "book.timing(" in cell.source]
+    assert all("nbval-ignore-output" in tags(cell) for cell in timed)
+
+
+@each_chapter
+def test_takes_names_from_the_package_that_are_there(name):
+    places = {"pb": "prunebook", "book": "prunebook.book", "plots": "prunebook.book.plots"}
+    for cell in code(name):
+        for node in ast.walk(ast.parse(re.sub(r"^\s*%.*$", "    pass", cell.source, flags=re.MULTILINE))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("prunebook"):
+                for taken in node.names:
+                    found = hasattr(import_module(node.module), taken.name)
+                    assert found or import_module(f"{node.module}.{taken.name}")
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in places
+            ):
+                assert hasattr(import_module(places[node.value.id]), node.attr), (
+                    f"{node.value.id}.{node.attr}"
+                )
 
 
 @each_chapter
@@ -187,6 +225,14 @@ def test_the_picture_and_the_table_of_the_readme_are_of_the_stored_tables():
     assert f"Stars: what {epochs.min()} to {epochs.max()} epochs" in readme
 
 
+def test_the_reference_and_the_readme_show_every_room():
+    rooms = [path for path in (ROOT / "src/prunebook").iterdir() if path.is_dir() or path.suffix == ".py"]
+    expected = {path.stem for path in rooms if not path.stem.startswith("_")}
+    reference = (ROOT / "book/api.md").read_text()
+    assert set(re.findall(r"^\.\. room:: (\w+)$", reference, re.MULTILINE)) == expected
+    assert all(f"| `{room}" in (ROOT / "README.md").read_text() for room in expected)
+
+
 def test_readme_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     commands = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
@@ -195,6 +241,7 @@ def test_readme_commands_exist():
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["README.md", "book/intro.md"])
 def test_the_ten_lines_run(file, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TQDM_DISABLE", "1")
@@ -208,13 +255,31 @@ def test_the_ten_lines_run(file, capsys, monkeypatch, tmp_path):
     assert "latency" in capsys.readouterr().out
 
 
-def test_version_and_pins_live_in_one_place():
+def test_version_lives_in_one_place():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     import prunebook
 
     assert str(citation["version"]) == prunebook.__version__
-    pins = (ROOT / "requirements.txt").read_text()
-    assert all("==" in line for line in pins.splitlines() if line and not line.startswith("#"))
+
+
+def test_every_dependency_has_one_pin():
+    *pins, package = [line for line in lines_of("requirements.txt") if not line.startswith("#")]
+    assert package == "-e ."
+    pinned = [re.fullmatch(r"([\w-]+)==[\w.]+", pin)[1] for pin in pins]
+    assert len(pinned) == len(set(pinned))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    assert {re.match(r"[\w-]+", name)[0] for name in wanted} <= set(pinned)
+
+
+def test_one_range_of_python_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: "
+    claimed = [line.removeprefix(prefix) for line in project["classifiers"] if line.startswith(prefix)]
+    assert project["requires-python"] == f">={claimed[0]}"
+    assert f"Python {claimed[0]} to {claimed[-1]}" in (ROOT / "README.md").read_text()
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == [*claimed, "3.14"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
@@ -232,7 +297,8 @@ def test_every_module_has_its_tests_and_names_its_chapter():
     source = ROOT / "src/prunebook"
     for path in sorted(source.rglob("[!_]*.py")):
         test = ROOT / "tests" / path.relative_to(source).with_name(f"test_{path.name}")
-        assert path.stem in WITHIN or test.is_file(), path.name
+        of_folder = test.parent.with_name(f"test_{path.parent.name}.py")
+        assert path.stem in WITHIN or test.is_file() or of_folder.is_file(), path.name
         last = ast.get_docstring(ast.parse(path.read_text())).splitlines()[-1]
         chapter = re.fullmatch(r"Chapter: (book/\S+)", last)
         assert chapter, path.name

@@ -9,78 +9,87 @@ import re
 import pandas as pd
 import pytest
 import torch
+from small import make_prototypes, seeded
 
 import prunebook as pb
 from prunebook import book
-from prunebook.book import explore
-from prunebook.book.explore import CHANCES, GATE_TAUS, RATIOS, SCOPES, STOPS, TAUS
-from prunebook.methods.gumbel import gates
+from prunebook.book.explore import weights
+from prunebook.book.explore.density import RATIOS
+from prunebook.book.explore.gumbel import CHANCES, GATE_TAUS
+from prunebook.book.explore.soft import TAUS
+from prunebook.book.explore.weights import SCOPES, STOPS
+from prunebook.methods.gates import gates
+
+
+def make_net():
+    with seeded():
+        return pb.mlp([784, 20, 10])
 
 
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    return pb.mlp([784, 20, 10])
+    return make_net()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data():
-    draw = torch.Generator().manual_seed(0)
-    split = pb.Split(torch.randn(40, 1, 28, 28, generator=draw), torch.arange(40) % 10)
-    return pb.Data(split, split, split, "noise", tuple("0123456789"), 0.0, 1.0)
+    return make_prototypes(40, 1)
 
 
+@pytest.fixture(scope="module")
+def sample(data):
+    return pb.Split(data.valid.images[:30], data.valid.labels[:30])
+
+
+@pytest.fixture(scope="module")
+def sliders(data):
+    """Each slider on a network of its own: the network before, the network after, and the slider."""
+
+    def show(explore, *arguments, **settings):
+        net = make_net()
+        return copy.deepcopy(net), net, explore(net, data, *arguments, sample=30, **settings)
+
+    return {
+        "weights": show(book.explore_k, "weights"),
+        "units": show(book.explore_k, "units"),
+        "tau": show(book.explore_tau, k=80),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["weights", "units", "tau"])
+def test_the_network_itself_stays_whole_and_unmasked(sliders, kind):
+    before, after, _ = sliders[kind]
+    assert pb.masks(after) == {}
+    assert all(torch.equal(each, before.state_dict()[name]) for name, each in after.state_dict().items())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["weights", "units"])
-def test_every_frame_says_what_pruning_by_hand_gives(net, data, method):
-    slider = book.explore_k(net, data, method, sample=30)
+def test_every_frame_says_what_pruning_by_hand_gives(sliders, sample, method):
+    net, _, slider = sliders[method]
+    assert len(slider.frames) == len(STOPS) * len(SCOPES)
     prune = pb.prune_weights if method == "weights" else pb.prune_units
-    sample = pb.Split(data.valid.images[:30], data.valid.labels[:30])
     for option, scope in enumerate(SCOPES.values()):
         for stop, k in [(0, 0), (3, 90)]:
-            by_hand = prune(pb.mlp([784, 20, 10]), 0)
-            by_hand.load_state_dict(prune(net_copy(net), k, scope=scope).state_dict())
+            by_hand = prune(copy.deepcopy(net), k, scope=scope)
             kept = sum(int(m.sum()) for name, m in pb.masks(by_hand).items() if name.endswith("weight"))
             kept += 200 if method == "units" else 0  # the output layer has no mask
             readout = slider.readouts[slider.index(stop, [option])]
             assert f"k = {k} %: kept {kept:,} of 15,880 weights" in readout
             assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in readout
-
-
-def test_pixels_are_shown_for_weights_and_layers_for_units(net, data):
-    by_weight, by_unit = (
-        explore._explored(net, data.valid, method, 50, "layer") for method in ("weights", "units")
-    )
-    assert by_weight.pixels.shape == (20, 784)
-    assert by_unit.pixels is None
-    assert by_unit.layers == {"1": 0.5, "3": 1.0}
-
-
-def net_copy(net):
-    copied = pb.mlp([784, 20, 10])
-    copied.load_state_dict(net.state_dict())
-    return copied
-
-
-def test_the_network_itself_stays_whole(net, data):
-    before = net[1].weight.clone()
-    book.explore_k(net, data, sample=10)
-    assert pb.masks(net) == {}
-    assert torch.equal(net[1].weight, before)
-
-
-def test_a_frame_for_each_stop_and_scope(net, data):
-    slider = book.explore_k(net, data, sample=10)
-    assert len(slider.frames) == len(STOPS) * 2
     multiplications = [int(re.search(r"([\d,]+) mult", r)[1].replace(",", "")) for r in slider.readouts]
     assert multiplications[0] == 15_880
     assert multiplications[: len(STOPS)] == sorted(multiplications[: len(STOPS)], reverse=True)
 
 
-def test_refuses_an_unknown_method_and_an_empty_sample(net, data):
-    with pytest.raises(ValueError, match="method must be"):
-        book.explore_k(net, data, "neurons")
-    with pytest.raises(ValueError, match="sample must be"):
-        book.explore_k(net, data, sample=0)
+def test_pixels_are_shown_for_weights_and_layers_for_units(net, data):
+    by_weight, by_unit = (
+        weights._pruned(net, data.valid, kind, 50, "layer") for kind in ("weights", "units")
+    )
+    assert by_weight.pixels.shape == (20, 784)
+    assert by_unit.pixels is None
+    assert by_unit.layers == {"1": 0.5, "3": 1.0}
 
 
 def test_a_run_is_scrubbed_epoch_by_epoch(net, data):
@@ -98,11 +107,27 @@ def test_a_run_is_scrubbed_epoch_by_epoch(net, data):
     assert moments[0].weights.count_nonzero() > 15_000, "a moment is a copy"
 
 
-def test_a_run_without_epochs_cannot_be_scrubbed():
-    with pytest.raises(ValueError, match="at least one epoch"):
-        book.explore_run([])
+REFUSALS = [
+    (lambda net, data: book.explore_k(net, data, "neurons"), "method must be"),
+    (lambda net, data: book.explore_k(net, data, sample=0), "sample must be"),
+    (lambda net, data: book.explore_tau(net, data, sample=0), "sample must be"),
+    (lambda net, data: book.explore_tau(pb.prune_weights(net, 50), data), "without mask"),
+    (lambda net, data: book.explore_run([]), "at least one epoch"),
+    (lambda net, data: book.explore_thinning([]), "at least one epoch"),
+    (lambda net, data: book.explore_ratio(torch.rand(10), [1.5]), "r must be"),
+    (lambda net, data: book.explore_ratio(torch.tensor([-1.0, 1.0]), [0.5]), "score"),
+    (lambda net, data: book.explore_gates([0.0]), "tau must be"),
+    (lambda net, data: book.explore_frontier(pd.DataFrame({"method": []})), "rows must hold at least one"),
+]
 
 
+@pytest.mark.parametrize(("explore", "reason"), REFUSALS)
+def test_refuses_what_it_cannot_show(net, data, explore, reason):
+    with pytest.raises(ValueError, match=reason):
+        explore(net, data)
+
+
+@pytest.mark.slow
 def test_each_ratio_says_its_threshold_density_and_slope():
     scores = torch.rand(100_000, generator=torch.Generator().manual_seed(0))  # uniform: t(r) = r, f = 1
     slider = book.explore_ratio(scores)
@@ -130,55 +155,31 @@ def test_every_ratio_works_on_scores_without_spread():
     assert "t = 2.0000" in book.explore_ratio(torch.full((5,), 2.0), [1.0]).readouts[0]
 
 
-def test_refuses_a_ratio_out_of_range_and_scores_that_are_none():
-    with pytest.raises(ValueError, match="r must be"):
-        book.explore_ratio(torch.rand(10), [1.5])
-    for wrong in (torch.tensor([]), torch.tensor([-1.0, 1.0]), torch.tensor([torch.nan, 1.0])):
-        with pytest.raises(ValueError, match="score"):
-            book.explore_ratio(wrong, [0.5])
-
-
-def test_every_temperature_says_what_a_mask_by_hand_gives(net, data):
-    slider = book.explore_tau(net, data, k=80, sample=30)
+@pytest.mark.slow
+def test_every_temperature_says_what_a_mask_by_hand_gives(sliders, sample):
+    net, _, slider = sliders["tau"]
     assert len(slider.frames) == len(TAUS)
-    sample = pb.Split(data.valid.images[:30], data.valid.labels[:30])
-    layers = [net[1], net[3]]
-    weights = torch.cat([layer.weight.detach().flatten() for layer in layers])
-    t = float(weights.abs().quantile(0.8))
-    for stop in (0, TAUS.index(0.01), len(TAUS) - 1):
-        tau = TAUS[stop] * float(weights.std(correction=0))
-        mask = ((weights**2 - t**2) / tau).sigmoid()
-        undecided = ((mask > 0.1) & (mask < 0.9)).float().mean()
-        by_hand = net_copy(net)
+    values = torch.cat([net[i].weight.detach().flatten() for i in (1, 3)])
+    t = float(values.abs().quantile(0.8))
+    shares = []
+    for stop, readout in enumerate(slider.readouts):
+        tau = TAUS[stop] * float(values.std(correction=0))
+        mask = ((values**2 - t**2) / tau).sigmoid()
+        by_hand = copy.deepcopy(net)
         with torch.no_grad():
             for layer in (by_hand[1], by_hand[3]):
                 layer.weight.mul_(((layer.weight**2 - t**2) / tau).sigmoid())
-        readout = slider.readouts[stop]
         assert f"tau = {TAUS[stop]:g} x std(W) = {tau:.1e}: " in readout
-        said = float(re.search(r"([\d.]+)% of the weights are undecided", readout)[1])
-        assert said == pytest.approx(100 * float(undecided), abs=0.1)  # t is exact to a cell of its histogram
-        assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in readout
+        undecided = 100 * float(((mask > 0.1) & (mask < 0.9)).float().mean())
+        shares.append(float(re.search(r"([\d.]+)% of the weights are undecided", readout)[1]))
+        assert shares[-1] == pytest.approx(undecided, abs=0.1)  # t is exact to a cell of its histogram
+        if stop in (0, TAUS.index(0.01), len(TAUS) - 1):
+            assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in readout
+    assert shares == sorted(shares, reverse=True), "the colder, the fewer are undecided"
+    assert shares[-1] < 1
 
 
-def test_the_colder_the_fewer_are_undecided_and_the_network_stays_whole(net, data):
-    before = net[1].weight.clone()
-    softened = [explore._softened(net, data.valid, 90, tau) for tau in TAUS]
-    undecided = [shown.undecided for shown in softened]
-    assert undecided == sorted(undecided, reverse=True)
-    assert undecided[-1] < 0.01
-    assert len({shown.t for shown in softened}) == 1
-    assert torch.equal(net[1].weight, before)
-    assert pb.masks(net) == {}
-
-
-def test_the_temperature_slider_refuses_a_masked_network_and_an_empty_sample(net, data):
-    with pytest.raises(ValueError, match="sample must be"):
-        book.explore_tau(net, data, sample=0)
-    pb.prune_weights(net, 50)
-    with pytest.raises(ValueError, match="without mask"):
-        book.explore_tau(net, data)
-
-
+@pytest.mark.slow
 def test_every_gate_temperature_says_what_the_law_gives():
     slider = book.explore_gates()
     assert len(slider.frames) == len(GATE_TAUS) * len(CHANCES)
@@ -208,11 +209,6 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def test_gates_refuse_a_temperature_of_0():
-    with pytest.raises(ValueError, match="tau must be"):
-        book.explore_gates([0.0])
-
-
 def test_a_network_thins_out_epoch_by_epoch(net):
     pruning = pb.GumbelPruning(net, logit=0.0)
     moments = []
@@ -231,19 +227,18 @@ def test_a_network_thins_out_epoch_by_epoch(net):
     assert "100 gates" in slider.readouts[0]
     assert "Epoch 3: density 0.059%, 4 gates" in slider.readouts[1]
     assert "75.0%" in slider.readouts[1]
-    with pytest.raises(ValueError, match="at least one epoch"):
-        book.explore_thinning([])
 
 
+@pytest.mark.slow
 def test_each_class_says_its_own_paths_and_weights(data):
     torch.manual_seed(1)
     pruned = pb.harden(pb.prune_weights(pb.mlp([784, 20, 12, 10]), 98, scope="global"))
     slider = book.explore_class(pruned, data)
     assert slider.stops == list(data.classes)
-    total = sum(int(weight.count_nonzero()) for weight in pb.surviving(pruned))
+    total = sum(int(weight.count_nonzero()) for weight in pb.surviving_weights(pruned))
     shares = pb.importance(pruned, data.train.images.flatten(1).std(0))
     for index, readout in enumerate(slider.readouts):
-        lit = pb.surviving(pruned, target=index)
+        lit = pb.surviving_weights(pruned, target=index)
         routes, edges = pb.count_paths(pruned, target=index), sum(int(w.count_nonzero()) for w in lit)
         pixels = int(lit[0].any(0).sum())
         assert f"Class {index}: {routes:,} paths from {pixels} pixels" in readout
@@ -267,8 +262,6 @@ def test_the_frontier_slider_ranks_the_methods_at_each_density():
         "50 % kept, the best of 1: rule 98.0 %.",
         "0.15 % kept, the best of 2: gates 95.0 %, rule 85.0 %.",
     ]
-    with pytest.raises(ValueError, match="rows must hold at least one network"):
-        book.explore_frontier(rows[:0])
 
 
 def test_savings_say_the_bytes_of_a_pruned_copy_and_the_time_of_the_table():
@@ -282,7 +275,7 @@ def test_savings_say_the_bytes_of_a_pruned_copy_and_the_time_of_the_table():
     assert slider.stops[slider.start] == 90
     assert slider.choices == {"batch": ["256 images", "1 image"]}
     for index, k in enumerate((50, 90)):
-        size = pb.stored(pb.prune_weights(copy.deepcopy(net), k))
+        size = pb.stored_bytes(pb.prune_weights(copy.deepcopy(net), k))
         readout = slider.readouts[slider.index(index, [1])]
         assert readout == (
             f"{k} % zeros: dense {size.dense / 1e6:.2f} MB, CSR {size.csr / 1e6:.2f} MB, bit-mask "

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
+from pandas import DataFrame
+from torch import tensor
 
 from prunebook.book import plots
+from prunebook.book.plots import curves, gains, masks, networks
 from prunebook.book.wires import Wires
+
+NAN = float("nan")
 
 
 @pytest.fixture(autouse=True)
@@ -21,280 +25,273 @@ def _nothing_global_changes():
     assert plt.get_fignums() == []
 
 
+@pytest.fixture
+def ax():
+    return plots.figure()[1][0]
+
+
+@pytest.fixture
+def pair():
+    return plots.figure(columns=2)[1]
+
+
 def test_figure_has_its_axes_row_by_row():
     figure, axes = plots.figure(columns=3, rows=2, width=6, height=2)
     assert len(axes) == 6
     assert figure.get_size_inches().tolist() == [6, 2]
+    assert figure.get_layout_engine() is not None
+
+
+def test_with_margins_the_axes_stay_where_they_are_put():
+    figure, (ax,) = plots.figure(margins={"left": 0.2, "right": 0.9, "bottom": 0.25, "top": 0.75})
+    assert figure.get_layout_engine() is None
+    assert ax.get_position().extents.tolist() == pytest.approx([0.2, 0.25, 0.9, 0.75])
+
+
+EPOCHS = [{"epoch": e, "train_accuracy": e / 4, "valid_accuracy": e / 8} for e in (1, 2)]
+RUNS = DataFrame({"r": [0.1, 0.1, 0.5], "ratios": ["0.2 0.3", "0.2 0.4", "0.6 0.7"]})
+ON_PATH = DataFrame(
+    {"method": ["a", "a", "b"], "density": [0.01, 0.1, 1.0], "effective_density": [0.005, 0.1, 1.0]}
+)
+TIMED = DataFrame(
+    {"method": "a", "epochs": [5, 5, 9], "seconds": [4, 6, 20], "test_accuracy": [0.9, 0.8, 0.95]}
+)
+SEEDS = DataFrame(
+    {
+        "method": ["a"] * 4 + ["b"],
+        "seed": [0, 1, 0, 1, 0],
+        "density": [0.01, 0.01, 0.5, 0.5, 0.01],
+        "count": [399, 399, 1331, 1331, 7840],
+        "kept": [390, 398, 1331, 1331, 7840],
+        "test_accuracy": [0.9, 0.94, 0.98, 0.98, 0.92],
+    }
+)
+BEFORE, AFTER = tensor([-3.0, 1.0, 2.0, 0.5]), tensor([4.0, -5.0, 1.0, 0.0])
+KEPT = tensor([True, True, False, False])
+BEND = tensor([0.0, 1.0, 2.0]), tensor([3.0, 2.0, 1.0])  # points and the density there
+ORDERS = {"a": [[0.75, 0.25], [0.75, 0.5]], "b": [[0.5, 0.5]]}
+
+
+def noise(ax):
+    return masks.gradient_noise([0.1, 1.0], [0.2, 0.3], [0.4, 0.1], 0.25, ax)
+
+
+LINES = [  # what is drawn, the scale of x, and the points of each line
+    # accuracies and shares of 0..1 are shown in percent
+    (lambda ax: plots.training_curves(EPOCHS, ax), "linear", [[[1, 25], [2, 50]], [[1, 12.5], [2, 25]]]),
+    (lambda ax: plots.accuracy_curve([0, 50], [1.0, 0.5], ax), "linear", [[[0, 100], [50, 50]]]),
+    (lambda ax: plots.temperature_curve([1, 0.1], [0.5, 0.9], ax), "log", [[[1, 50], [0.1, 90]]]),
+    (
+        lambda ax: plots.removal_curves([0, 100], ORDERS, ax),
+        "linear",
+        [[[0, 75], [100, 37.5]], [[0, 50], [100, 50]]],
+    ),
+    (lambda ax: plots.effective_share(ON_PATH, ax), "log", [[[1, 50], [10, 100]], [[100, 100]]]),
+    (lambda ax: plots.error_curves(SEEDS, ax), "log", [[[1, 8], [50, 2]], [[1, 8]]]),
+    (lambda ax: plots.error_curves(TIMED, ax, "seconds", "s"), "log", [[[5, 15], [20, 5]]]),
+    # other values are shown as they are
+    (lambda ax: curves.path([1, 2], [0.5, 0.7], ax, 2, "r"), "linear", [[[1, 0.5], [2, 0.7]], [[2, 0.7]]]),
+    (
+        lambda ax: plots.paths(RUNS, "ratios", ax, ["r"]),
+        "linear",
+        [[[1, 0.2], [2, 0.3]], [[1, 0.2], [2, 0.4]], [[1, 0.6], [2, 0.7]]],
+    ),
+    (
+        lambda ax: plots.loglog({"a": [1, 10], "b": [2, NAN]}, [10, 100], ax, "n", "ms"),
+        "log",
+        [[[10, 1], [100, 10]], [[10, 2], [100, NAN]]],
+    ),
+    (lambda ax: plots.density_at(*BEND, ax), "linear", [[[0, 3], [1, 2], [2, 1]]]),
+    (
+        lambda ax: plots.density_at(*BEND, ax, t=1.0, f=2.0),  # the threshold reaches over the whole height
+        "linear",
+        [[[0, 3], [1, 2], [2, 1]], [[1, 0], [1, 1]], [[1, 2]]],
+    ),
+    (
+        lambda ax: masks.cumulative(tensor([1.0, 4.0]), tensor([0.0, 1.0]), ax, t=2.0, r=0.5),
+        "linear",
+        [[[1, 0], [4, 1]], [[0, 0.5], [2, 0.5], [2, 0]], [[2, 0.5]]],
+    ),
+    (
+        lambda ax: plots.mask_curve(tensor([-1.0, 0, 1]), tensor([1.0, 0.25, 1]), ax, 0.5),
+        "linear",
+        [[[-1, 1], [0, 0.25], [1, 1]], [[-0.5, 0], [-0.5, 1]], [[0.5, 0], [0.5, 1]]],
+    ),
+    (
+        # pruned at the end; kept, and large before; kept, but small before
+        lambda ax: plots.weight_moves(BEFORE, AFTER, KEPT, ax, 1.5),
+        "linear",
+        [[[2, 1], [0.5, 0]], [[3, 4]], [[1, 5]], [[1.5, 0], [1.5, 1]]],
+    ),
+    (noise, "log", [[[0.1, 0.2], [1, 0.3]], [[0, 0.25], [1, 0.25]]]),
+]
+
+
+@pytest.mark.parametrize(("draw", "scale", "lines"), LINES)
+def test_lines_go_through_the_numbers(ax, draw, scale, lines):
+    assert draw(ax) is ax
+    assert ax.get_xscale() == scale
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert len(ax.lines) == len(lines)
+    for line, points in zip(ax.lines, lines, strict=True):
+        assert line.get_xydata().tolist() == [pytest.approx(point, nan_ok=True) for point in points]
+
+
+PRUNED = DataFrame(
+    {"k": [0, 0, 50, 50], "method": "a", "seed": [0, 1, 0, 1], "validation_accuracy": [1, 0.8, 0.6, 0.2]}
+)
+BANDS = [
+    (lambda ax: plots.accuracy_bands(PRUNED, ax), 50, {20, 60}),
+    (lambda ax: plots.error_curves(SEEDS, ax), 1, {6, 10}),
+    (lambda ax: plots.removal_curves([0, 100], ORDERS, ax), 100, {25, 50}),
+    (noise, 0.1, {-0.2, 0.6}),
+]
+
+
+@pytest.mark.parametrize(("draw", "at", "ends"), BANDS)
+def test_bands_go_from_the_worst_to_the_best(ax, draw, at, ends):
+    draw(ax)
+    corners = ax.collections[0].get_paths()[0].vertices.tolist()
+    found = {round(y, 6) for x, y in corners if x == pytest.approx(at)}
+    assert {min(found), max(found)} == ends
 
 
 def heights(ax):
-    """The counts of a histogram by colour: all, and of these the kept."""
+    """Return the counts of a histogram by label."""
     return {patch.get_label(): patch.get_data().values.tolist() for patch in ax.patches}
 
 
-def test_histogram_counts_every_weight_and_shades_below_the_threshold():
-    weights = torch.tensor([-1.0, -0.1, 0.0, 0.1, 1.0])
-    _, (ax,) = plots.figure()
-    plots.weight_histogram(weights, ax, threshold=0.5, bins=4)
-    assert heights(ax) == {"pruned": [1, 1, 2, 1], "kept": [1, 0, 0, 1]}  # grey shows where blue ends
+WEIGHTS = tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+SAMPLE = tensor([0.1, 0.1, 0.1, 0.9])
+HALVES = {"pruned": [1, 1, 2, 1], "kept": [1, 0, 0, 1]}  # grey counts all: it shows where blue ends
+MASKED = WEIGHTS * tensor([1, 0, 0, 0, 0.25])
+HISTOGRAMS = [
+    (lambda ax: plots.weight_histogram(WEIGHTS, ax, 1, bins=4), HALVES),
+    (lambda ax: masks.kept_histogram(WEIGHTS, WEIGHTS.abs() > 1, ax, bins=4), HALVES),
+    (
+        lambda ax: masks.masked_histogram(WEIGHTS, MASKED, ax, bins=4),
+        {"w": [1, 1, 2, 1], "m(w) w": [1, 0, 4, 0]},
+    ),
+    (lambda ax: plots.gate_histogram({"soft": SAMPLE}, ax, bins=4), {"soft": [75, 0, 0, 25]}),
+    (
+        lambda ax: plots.gate_histogram({"a": SAMPLE, "b": 1 - SAMPLE}, ax, bins=4),
+        {"a": [75, 0, 0, 25], "b": [25, 0, 0, 75]},
+    ),
+]
 
 
-def test_curve_is_in_percent():
-    _, (ax,) = plots.figure()
-    plots.accuracy_curve([0, 50], [1.0, 0.5], ax)
-    assert ax.lines[0].get_xydata().tolist() == [[0, 100], [50, 50]]
-    assert "%" in ax.get_ylabel()
-    assert "%" in ax.get_xlabel()
+@pytest.mark.parametrize(("draw", "expected"), HISTOGRAMS)
+def test_histograms_count_every_value(ax, draw, expected):
+    assert draw(ax) is ax
+    assert heights(ax) == expected
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
 
 
-def test_training_curves_show_both_splits():
-    rows = [{"epoch": e, "train_accuracy": e / 4, "valid_accuracy": e / 8} for e in (1, 2)]
-    _, (ax,) = plots.figure()
-    plots.training_curves(rows, ax)
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[25, 50], [12.5, 25]]
+def test_one_sample_of_gates_is_filled_and_several_are_lines(pair):
+    one, two = pair
+    plots.gate_histogram({"soft": SAMPLE}, one)
+    plots.gate_histogram({"a": SAMPLE, "b": SAMPLE}, two)
+    assert one.patches[0].get_fill()
+    assert one.get_legend() is None
+    assert not two.patches[0].get_fill()
 
 
-def test_images_are_shown_under_their_titles():
-    _, axes = plots.figure(columns=2)
-    plots.show_images(torch.rand(3, 1, 4, 4), ["a", "b"], axes)
-    assert [ax.get_title() for ax in axes] == ["a", "b"]
-    assert axes[0].images[0].get_array().shape == (4, 4)
+def test_chances_are_counted_in_equal_bins_and_an_empty_bin_is_white(pair):
+    ax, through = pair
+    gates = tensor([[8, 0], [3, 5]])
+    masks.chance_histogram(gates[1], ax)
+    steps = ax.patches[0].get_data()
+    assert (steps.values.tolist(), steps.edges.tolist()) == ([3, 5], [0, 0.5, 1])
+    plots.chances_through([1, 2], gates, through)
+    shown = through.collections[0].get_array().reshape(2, 2)
+    assert shown.filled(0).tolist() == [[8, 3], [0, 5]]
+    assert through.get_xlim() == (0, 2)
 
 
-def test_weights_share_one_symmetric_scale():
-    _, axes = plots.figure(columns=2)
-    plots.show_weights(torch.tensor([[1.0, 0, 0, 0], [0, -4.0, 0, 0]]), axes, side=2)
-    assert {ax.images[0].get_clim() for ax in axes} == {(-2.0, 2.0)}
+def test_images_are_shown_under_their_titles(pair):
+    plots.show_images(torch.rand(3, 1, 4, 4), ["a", "b"], pair)
+    assert [ax.get_title() for ax in pair] == ["a", "b"]
+    assert pair[0].images[0].get_array().shape == (4, 4)
 
 
-def test_kept_histogram_stacks_kept_and_pruned_weights():
-    weights = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
-    _, (ax,) = plots.figure()
-    plots.kept_histogram(weights, weights.abs() > 1, ax, bins=4)
-    assert heights(ax) == {"pruned": [1, 1, 2, 1], "kept": [1, 0, 0, 1]}
+def test_weights_share_one_symmetric_scale(pair):
+    plots.show_weights(tensor([[1.0, 0, 0, 0], [0, -4.0, 0, 0]]), pair, side=2)
+    assert {ax.images[0].get_clim() for ax in pair} == {(-2.0, 2.0)}
 
 
-def test_mask_map_and_pixel_map_show_the_mask():
-    mask = torch.tensor([[True, False, True, True], [True, False, False, False]])
-    _, (left, right) = plots.figure(columns=2)
-    plots.mask_map(mask, left)
-    plots.kept_per_pixel(mask, right, side=2)
-    assert left.images[0].get_array().tolist() == mask.tolist()
-    assert right.images[0].get_array().tolist() == [[2, 0], [1, 1]]
-    plots.kept_per_pixel(mask & False, right, side=2)
-    assert right.images[-1].get_clim() == (0, 1), "nothing kept is the dark end of the scale"
+def test_importance_maps_share_one_scale(pair, ax):
+    plots.importance_maps(tensor([[0.25, 0.75, 0, 0], [0, 0, 0.5, 0.5]]), pair, ["a", "b"], side=2)
+    arrays = [each.images[0].get_array().tolist() for each in pair]
+    assert arrays == [[[0.25, 0.75], [0, 0]], [[0, 0], [0.5, 0.5]]]
+    assert {each.images[0].get_clim() for each in pair} == {(0, 0.75)}
+    assert [each.get_title() for each in pair] == ["a", "b"]
+    plots.importance_maps(tensor([[0.25, -0.75, 0, 0]]), [ax], side=2)
+    assert ax.images[0].get_clim() == (-0.75, 0.75)
 
 
-def test_layer_bars_are_in_percent_with_the_first_layer_on_top():
-    _, (ax,) = plots.figure()
-    plots.layer_bars({"1": 0.25, "3": 1.0}, ax)
-    assert [bar.get_width() for bar in ax.patches] == [25, 100]
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+def test_pixels_show_how_many_of_their_weights_are_kept(ax):
+    mask = tensor([[True, False, True, True], [True, False, False, False]])
+    plots.kept_per_pixel(mask, ax, side=2)
+    assert ax.images[0].get_array().tolist() == [[2, 0], [1, 1]]
+    plots.kept_per_pixel(mask & False, ax, side=2)
+    assert ax.images[-1].get_clim() == (0, 1), "nothing kept is the dark end of the scale"
 
 
-def test_bands_go_from_the_worst_to_the_best_seed():
-    rows = pd.DataFrame(
-        {
-            "k": [0, 0, 50, 50],
-            "method": "weights",
-            "seed": [0, 1, 0, 1],
-            "validation_accuracy": [1, 0.8, 0.6, 0.2],
-        }
-    )
-    _, (ax,) = plots.figure()
-    plots.accuracy_bands(rows, ax)
-    assert ax.lines[0].get_ydata().tolist() == pytest.approx([90, 40])
-    corners = ax.collections[0].get_paths()[0].vertices
-    assert {round(y) for x, y in corners.tolist() if x == 50} == {20, 60}
+def test_bars_are_in_their_units_with_the_first_on_top(pair):
+    masks.layer_bars({"1": 0.25, "3": 1.0}, pair[0])
+    gains.size_bars({"dense": 8e6, "CSR": 2e6}, pair[1], largest=1e7)
+    assert [[bar.get_width() for bar in ax.patches] for ax in pair] == [[25, 100], [8, 2]]
+    assert all(ax.get_ylim()[0] > ax.get_ylim()[1] for ax in pair)
+    assert [text.get_text().strip() for text in pair[1].texts] == ["100%", "25%"]
+    assert pair[1].get_xlim()[1] == pytest.approx(11.8)
 
 
-def test_cost_curve_is_logarithmic_and_in_percent():
-    _, (ax,) = plots.figure()
-    plots.cost_curve([10, 1000], [0.5, 0.9], ax, "multiplications")
-    assert ax.get_xscale() == "log"
-    assert ax.lines[0].get_xydata().tolist() == [[10, 50], [1000, 90]]
-
-
-def test_a_path_marks_the_epoch_that_is_shown():
-    _, (ax,) = plots.figure()
-    plots.path([1, 2, 3], [0.5, 0.7, 0.8], ax, now=2, ylabel="ratio r")
-    line, dot = ax.lines
-    assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.7], [3, 0.8]]
-    assert dot.get_xydata().tolist() == [[2, 0.7]]
-    assert ax.get_ylabel() == "ratio r"
-    assert len(plots.path([1], [0.5], plots.figure()[1][0]).lines) == 1
-
-
-def test_paths_of_one_setting_share_a_colour_and_a_label():
-    rows = pd.DataFrame({"r": [0.1, 0.1, 0.5], "ratios": ["0.2 0.3", "0.2 0.4", "0.6 0.7"]})
-    _, (ax,) = plots.figure()
-    plots.paths(rows, "ratios", ax, by=["r"])
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.2, 0.3], [0.2, 0.4], [0.6, 0.7]]
+def test_paths_of_one_setting_share_a_colour_and_a_label(ax):
+    plots.paths(RUNS, "ratios", ax, by=["r"])
     first, second, other = (line.get_color() for line in ax.lines)
     assert first == second != other
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["r 0.1", "r 0.5"]
 
 
-def test_cumulative_leads_from_the_share_to_the_threshold():
-    _, (ax,) = plots.figure()
-    plots.cumulative(torch.tensor([1.0, 4.0]), torch.tensor([0.0, 1.0]), ax, t=2.0, r=0.5)
-    curve, way, point = (line.get_xydata().tolist() for line in ax.lines)
-    assert curve == [[1, 0], [4, 1]]
-    assert way == [[0, 0.5], [2, 0.5], [2, 0]]
-    assert point == [[2, 0.5]]
+def test_density_is_grey_below_the_threshold(pair):
+    plots.density_at(*BEND, pair[0], t=1.0)
+    plots.density_at(*BEND, pair[1])
+    assert pair[0].collections[0].get_paths()[0].vertices[:, 0].max() == 1
+    assert not pair[1].collections
 
 
-def test_density_is_grey_below_the_threshold():
-    _, (ax,) = plots.figure()
-    plots.density_at(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 2.0, 1.0]), ax, t=1.0, f=2.0)
-    assert ax.lines[0].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1]]
-    assert ax.lines[-1].get_xydata().tolist() == [[1, 2]]
-    assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == 1
-    _, (plain,) = plots.figure()
-    plots.density_at(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]), plain)
-    assert len(plain.lines) == 1
-    assert not plain.collections
-
-
-def test_tangent_has_the_slope_and_goes_through_the_point():
-    _, (ax,) = plots.figure()
-    plots.quantile_tangent(torch.tensor([0.0, 8.0]), torch.tensor([0.0, 1.0]), ax, r=0.25, t=2.0, slope=8.0)
+def test_tangent_has_the_slope_and_goes_through_the_point(ax):
+    masks.quantile_tangent(tensor([0.0, 8.0]), tensor([0.0, 1.0]), ax, r=0.25, t=2.0, slope=8.0)
     curve, tangent, point = ax.lines
     assert curve.get_xydata().tolist() == [[0, 0], [1, 8]]
     assert (tangent.get_xy1(), tangent.get_slope()) == ((0.25, 2), 8)
     assert point.get_xydata().tolist() == [[0.25, 2]]
 
 
-def test_loglog_draws_each_column_and_leaves_gaps():
-    _, (ax,) = plots.figure()
-    plots.loglog({"a": [1, 10], "b": [2, float("nan")]}, [10, 100], ax, "n", "ms")
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert [line.get_label() for line in ax.lines] == ["a", "b"]
-    assert ax.lines[0].get_xydata().tolist() == [[10, 1], [100, 10]]
+def test_temperature_goes_from_hot_on_the_left_to_frozen(ax):
+    assert plots.temperature_curve([1, 0.1], [0.5, 0.9], ax).get_xlim() == (2, 0.05)
 
 
-def test_mask_curve_marks_the_threshold_on_both_sides():
-    _, (ax,) = plots.figure()
-    plots.mask_curve(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([1.0, 0.25, 1.0]), ax, threshold=0.5)
-    curve, *sides = ax.lines
-    assert curve.get_xydata().tolist() == [[-1, 1], [0, 0.25], [1, 1]]
-    assert [line.get_xdata()[0] for line in sides] == [-0.5, 0.5]
-
-
-def test_masked_histogram_counts_weights_before_and_after_the_mask():
-    weights = torch.tensor([-2.0, -0.5, 0.5, 2.0])
-    _, (ax,) = plots.figure()
-    plots.masked_histogram(weights, weights * torch.tensor([1.0, 0.0, 0.0, 0.25]), ax, bins=4)
-    assert heights(ax) == {"w": [1, 1, 1, 1], "m(w) w": [1, 0, 3, 0]}
-
-
-def test_temperature_curve_goes_from_hot_to_frozen_in_percent():
-    _, (ax,) = plots.figure()
-    plots.temperature_curve([1, 0.1], [0.5, 0.9], ax)
-    assert ax.lines[0].get_xydata().tolist() == [[1, 50], [0.1, 90]]
-    assert ax.get_xscale() == "log"
-    assert ax.get_xlim() == (2, 0.05)
-
-
-def test_weight_moves_tell_who_crossed_the_threshold():
-    before, after = torch.tensor([-3.0, 1.0, 2.0, 0.5]), torch.tensor([4.0, -5.0, 1.0, 0.0])
-    _, (ax,) = plots.figure()
-    plots.weight_moves(before, after, torch.tensor([True, True, False, False]), ax, threshold=1.5)
-    points = {line.get_label(): line.get_xydata().tolist() for line in ax.lines[:3]}
-    assert points == {
-        "pruned at the end": [[2, 1], [0.5, 0]],
-        "kept, and large before": [[3, 4]],
-        "kept, but small before": [[1, 5]],
-    }
-
-
-def test_gates_are_shown_as_shares_and_compared_as_lines():
-    _, (one, two) = plots.figure(columns=2)
-    sample = torch.tensor([0.1, 0.1, 0.1, 0.9])
-    plots.gate_histogram({"soft": sample}, one, bins=2)
-    plots.gate_histogram({"a": sample, "b": 1 - sample}, two, bins=2)
-    assert heights(one) == {"soft": [75, 25]}
-    assert heights(two) == {"a": [75, 25], "b": [25, 75]}
-    assert one.patches[0].get_fill()
-    assert not two.patches[0].get_fill()
-    assert one.get_legend() is None
-
-
-def test_gradient_noise_is_a_band_around_the_mean_beside_the_truth():
-    _, (ax,) = plots.figure()
-    plots.gradient_noise([0.1, 1.0], [0.2, 0.3], [0.4, 0.1], 0.25, ax)
-    mean, truth = ax.lines
-    assert mean.get_xydata().tolist() == [[0.1, 0.2], [1, 0.3]]
-    assert list(truth.get_ydata()) == [0.25, 0.25]
-    corners = ax.collections[0].get_paths()[0].vertices.tolist()
-    assert {round(y, 6) for x, y in corners if x == 0.1} == {-0.2, 0.6}
-
-
-def test_chances_are_counted_in_equal_bins_and_an_empty_bin_is_white():
-    counts = torch.tensor([[8, 0], [3, 5]])
-    _, (ax, through) = plots.figure(columns=2)
-    plots.chance_histogram(counts[1], ax)
-    steps = ax.patches[0].get_data()
-    assert (steps.values.tolist(), steps.edges.tolist()) == ([3, 5], [0, 0.5, 1])
-    plots.chances_through([1, 2], counts, through)
-    shown = through.collections[0].get_array().reshape(2, 2)
-    assert shown.filled(0).tolist() == [[8, 3], [0, 5]]
-    assert through.get_xlim() == (0, 2)
-
-
-def test_frontier_has_a_point_per_count_with_bars_to_the_worst_and_best_seed():
-    rows = pd.DataFrame(
-        {
-            "method": ["gates"] * 4 + ["linear"],
-            "count": [399, 399, 1331, 1331, 7840],
-            "kept": [390, 398, 1331, 1331, 7840],
-            "test_accuracy": [0.9, 0.94, 0.96, 0.98, 0.92],
-        }
-    )
-    _, (ax,) = plots.figure()
-    plots.frontier(rows, ax)
-    gates, linear = ax.containers
-    assert [gates.get_label(), linear.get_label()] == ["gates", "linear"]
-    assert gates.lines[0].get_xydata().ravel().tolist() == pytest.approx([394, 92, 1331, 97])
-    low, high = gates.lines[2][0].get_segments()[0][:, 1]
-    assert (low, high) == pytest.approx((90, 94))
+def test_frontier_has_a_point_per_count_with_bars_to_the_worst_and_best_seed(ax):
+    plots.frontier(SEEDS, ax)
+    first, second = ax.containers
+    assert [first.get_label(), second.get_label()] == ["a", "b"]
+    assert first.lines[0].get_xydata().ravel().tolist() == pytest.approx([394, 92, 1331, 98])
+    assert first.lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([90, 94])
     assert ax.get_xscale() == "log"
 
 
-def test_error_curves_are_means_in_percent_with_bands_from_best_to_worst():
-    rows = pd.DataFrame(
-        {
-            "method": ["gates"] * 4 + ["rule"],
-            "density": [0.01, 0.01, 0.5, 0.5, 0.01],
-            "test_accuracy": [0.9, 0.94, 0.98, 0.98, 0.92],
-        }
-    )
-    _, (ax,) = plots.figure()
-    plots.error_curves(rows, ax)
-    gates, rule = ax.lines
-    assert gates.get_xydata().ravel().tolist() == pytest.approx([1, 8, 50, 2])
-    assert rule.get_xydata().ravel().tolist() == pytest.approx([1, 8])
-    band = ax.collections[0].get_paths()[0].vertices
-    assert sorted(set(band[:, 1].round(6))) == pytest.approx([2, 6, 10])
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert gates.get_marker() != rule.get_marker()
+def test_error_curves_have_a_marker_for_each_method(ax):
+    first, second = plots.error_curves(SEEDS, ax).lines
+    assert first.get_marker() != second.get_marker()
+    assert ax.get_yscale() == "log"
 
 
-def test_errors_against_time_have_a_point_for_each_number_of_epochs():
-    rows = pd.DataFrame(
-        {"method": "rule", "epochs": [5, 5, 9], "cpu_seconds": [4, 6, 20], "test_accuracy": [0.9, 0.8, 0.95]}
-    )
-    _, (ax,) = plots.figure()
-    plots.error_curves(rows, ax, x="cpu_seconds", label="seconds")
-    assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([5, 15, 20, 5])
-    assert ax.get_xlabel() == "seconds"
-
-
-def test_the_frontier_puts_long_runs_and_published_points_beside_the_curves():
-    short = pd.DataFrame(
-        {"method": ["b", "a", "c"], "density": [0.01, 0.01, 0.01], "test_accuracy": [0.9, 0.8, 0.7]}
-    )
-    long = pd.DataFrame(
+def test_the_frontier_puts_long_runs_and_published_points_beside_the_curves(ax):
+    short = DataFrame({"method": ["b", "a", "c"], "density": [0.01] * 3, "test_accuracy": [0.9, 0.8, 0.7]})
+    long = DataFrame(
         {
             "method": ["gumbel, then exchange"] * 2 + ["gumbel"],
             "count": [399, 399, 399],
@@ -304,8 +301,7 @@ def test_the_frontier_puts_long_runs_and_published_points_beside_the_curves():
             "test_accuracy": [0.95, 0.97, 0.5],
         }
     )
-    published = pd.DataFrame({"kept": [1, 5], "error": [2.4, 1.6]})
-    _, (ax,) = plots.figure()
+    published = DataFrame({"kept": [1, 5], "error": [2.4, 1.6]})
     plots.frontier_of(short, long, published, ("a", "b"), ax)
     a, b, stars, crosses = ax.lines
     assert (a.get_label(), b.get_label()) == ("a", "b")
@@ -315,71 +311,27 @@ def test_the_frontier_puts_long_runs_and_published_points_beside_the_curves():
     assert crosses.get_xydata().tolist() == [[1, 2.4], [5, 1.6]]
 
 
-def test_ranking_goes_from_the_worst_at_the_bottom_to_the_best():
-    rows = pd.DataFrame({"method": ["b", "a", "a"], "test_accuracy": [0.5, 0.9, 0.8]})
-    _, (ax,) = plots.figure()
-    plots.ranking(rows, ax)
+def test_ranking_goes_from_the_worst_at_the_bottom_to_the_best(ax):
+    curves.ranking(DataFrame({"method": ["b", "a", "a"], "test_accuracy": [0.5, 0.9, 0.8]}), ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
     assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([50, 0, 85, 1])
     assert [text.get_text() for text in ax.texts] == ["50.0", "85.0"]
-    (spread,) = ax.collections
-    assert [list(part[:, 0]) for part in spread.get_segments()] == [
-        pytest.approx([50, 50]),
-        pytest.approx([80, 90]),
-    ]
+    spread = [part[:, 0].tolist() for part in ax.collections[0].get_segments()]
+    assert spread == [pytest.approx([50, 50]), pytest.approx([80, 90])]
 
 
-def test_effective_share_is_in_percent_of_the_weights_kept():
-    rows = pd.DataFrame(
-        {"method": ["a", "a", "b"], "density": [0.01, 0.1, 1.0], "effective_density": [0.005, 0.1, 1.0]}
-    )
-    _, (ax,) = plots.figure()
-    plots.effective_share(rows, ax)
-    first, second = ax.lines
-    assert first.get_xydata().ravel().tolist() == pytest.approx([1, 50, 10, 100])
-    assert second.get_xydata().ravel().tolist() == pytest.approx([100, 100])
-    assert ax.get_xscale() == "log"
-
-
-WEIGHTS = [torch.tensor([[2.0, 0, 0], [0, 0, 0], [1.0, -4.0, 0]]), torch.tensor([[3.0, 0, -1.0]])]
-ORDER = [torch.tensor([1, 0, 2]), torch.tensor([2, 0, 1]), torch.tensor([0])]
+SMALL = [tensor([[2.0, 0, 0], [0, 0, 0], [1.0, -4.0, 0]]), tensor([[3.0, 0, -1.0]])]
+ORDER = [tensor([1, 0, 2]), tensor([2, 0, 1]), tensor([0])]
 
 
 def segments(ax):
-    """The lines between units, layer by layer, as ((x, y), (x, y))."""
+    """Return the lines between units, layer by layer, as ((x, y), (x, y))."""
     edges = [each for each in ax.collections if isinstance(each, LineCollection)]
     return [[[tuple(point) for point in line.tolist()] for line in each.get_segments()] for each in edges]
 
 
-def test_pathways_have_a_line_for_each_weight_between_the_places_of_its_units():
-    _, (ax,) = plots.figure()
-    plots.pathway_drawing(WEIGHTS, ORDER, ax, inputs=["a", "b", "c"], outputs=["y"])
-    first, second = segments(ax)
-    height = {note.get_text(): note.xy[1] for note in ax.texts if len(note.get_text()) == 1}
-    assert height["b"] > height["a"] > height["c"], "inputs stand in the given order, under their own names"
-    # weak weights first: 1 from a to unit 2, 2 from a to unit 0, -4 from b to unit 2
-    assert [line[0][1] for line in first] == pytest.approx([height["a"], height["a"], height["b"]])
-    assert [line[1][1] for line in first] == [0.75, 0.25, 0.75], "unit 2 stands above unit 0, unit 1 nowhere"
-    assert [line[1][1] for line in second] == [height["y"]] * 2
-    assert [text.get_text() for text in ax.texts if " of " in text.get_text()] == [
-        "2 of 3",
-        "2 of 3",
-        "1 of 1",
-    ]
-
-
-def test_pathways_are_red_above_zero_and_blue_below_and_wide_where_strong():
-    _, (ax,) = plots.figure()
-    plots.pathway_drawing(WEIGHTS, ORDER, ax)
-    edges = ax.collections[0]
-    redder = [red > blue for red, _, blue, _ in edges.get_colors().tolist()]
-    assert redder == [True, True, False]
-    assert edges.get_linewidths() == sorted(edges.get_linewidths())
-    assert edges.get_linewidths()[-1] == 3.0
-
-
 def marks(ax):
-    """Places of the marks by the colours of their rims and faces, 0 = black and 1 = white."""
+    """Return places of the marks with the colours of their rims and faces, 0 = black and 1 = white."""
     found = [each for each in ax.collections if isinstance(each, PathCollection) and len(each.get_offsets())]
     return [
         (round(each.get_edgecolors()[0][0], 1), face[0], tuple(place))
@@ -388,9 +340,30 @@ def marks(ax):
     ]
 
 
-def test_an_input_without_weights_is_hollow():
-    _, (ax,) = plots.figure()
-    plots.pathway_drawing(WEIGHTS, ORDER, ax)
+def test_pathways_have_a_line_for_each_weight_between_the_places_of_its_units(ax):
+    plots.pathway_drawing(SMALL, ORDER, ax, inputs=["a", "b", "c"], outputs=["y"])
+    first, second = segments(ax)
+    height = {note.get_text(): note.xy[1] for note in ax.texts if len(note.get_text()) == 1}
+    assert height["b"] > height["a"] > height["c"], "inputs stand in the given order, under their own names"
+    # weak weights first: 1 from a to unit 2, 2 from a to unit 0, -4 from b to unit 2
+    assert [line[0][1] for line in first] == pytest.approx([height["a"], height["a"], height["b"]])
+    assert [line[1][1] for line in first] == [0.75, 0.25, 0.75], "unit 2 stands above unit 0, unit 1 nowhere"
+    assert [line[1][1] for line in second] == [height["y"]] * 2
+    said = [text.get_text() for text in ax.texts if " of " in text.get_text()]
+    assert said == ["2 of 3", "2 of 3", "1 of 1"]
+
+
+def test_pathways_are_red_above_zero_and_blue_below_and_wide_where_strong(ax):
+    plots.pathway_drawing(SMALL, ORDER, ax)
+    edges = ax.collections[0]
+    redder = [red > blue for red, _, blue, _ in edges.get_colors().tolist()]
+    assert redder == [True, True, False]
+    assert edges.get_linewidths() == sorted(edges.get_linewidths())
+    assert edges.get_linewidths()[-1] == 3.0
+
+
+def test_an_input_without_weights_is_hollow(ax):
+    plots.pathway_drawing(SMALL, ORDER, ax)
     assert [(face, y) for _, face, (x, y) in marks(ax) if x == 0] == [
         (1, pytest.approx(1 / 6)),  # c, which is last in the order, has no weight
         (0, pytest.approx(1 / 2)),
@@ -399,10 +372,9 @@ def test_an_input_without_weights_is_hollow():
     assert len(marks(ax)) == 6, "a hidden unit without weights is not drawn"
 
 
-def test_pathways_outside_the_focus_are_grey():
-    focus = [WEIGHTS[0] * torch.tensor([[1.0], [1.0], [0]]), WEIGHTS[1] * torch.tensor([1.0, 1, 0])]
-    _, (ax,) = plots.figure()
-    plots.pathway_drawing(WEIGHTS, ORDER, ax, focus=focus)
+def test_pathways_outside_the_focus_are_grey(ax):
+    focus = [SMALL[0] * tensor([[1.0], [1.0], [0]]), SMALL[1] * tensor([1.0, 1, 0])]
+    plots.pathway_drawing(SMALL, ORDER, ax, focus=focus)
     coloured = [
         [len(set(colour[:3])) > 1 for colour in each.get_colors().tolist()] for each in ax.collections[:2]
     ]
@@ -412,11 +384,10 @@ def test_pathways_outside_the_focus_are_grey():
     assert black == lines, "units off the focus are grey"
 
 
-def test_image_pathways_start_at_the_places_of_the_pixels():
-    weights = [torch.tensor([[5.0, 0, 0, 0], [0, 0, 0, -5.0]]), torch.eye(2)]
-    order = [torch.arange(4), torch.tensor([1, 0]), torch.arange(2)]
-    _, (ax,) = plots.figure()
-    plots.image_pathways(weights, order, ax, outputs=["0", "1"], picture=torch.arange(4.0))
+def test_image_pathways_start_at_the_places_of_the_pixels(ax):
+    weights = [tensor([[5.0, 0, 0, 0], [0, 0, 0, -5.0]]), torch.eye(2)]
+    order = [torch.arange(4), tensor([1, 0]), torch.arange(2)]
+    networks.image_pathways(weights, order, ax, outputs=["0", "1"], picture=torch.arange(4.0))
     (top_left, left_end), (bottom_right, right_end) = segments(ax)[0]
     assert top_left[0] < bottom_right[0]
     assert top_left[1] > bottom_right[1]
@@ -425,42 +396,25 @@ def test_image_pathways_start_at_the_places_of_the_pixels():
     left, right, bottom, top = ax.images[0].get_extent()
     assert (top_left[0] - left) / (right - left) == pytest.approx(0.25)
     assert (top_left[1] - bottom) / (top - bottom) == pytest.approx(0.75)
-    assert len([mark for mark in marks(ax) if mark[2][0] < left_end[0]]) == 2, (
-        "only pixels with a weight are marked"
-    )
+    assert len([mark for mark in marks(ax) if mark[2][0] < left_end[0]]) == 2, "pixels without a weight"
 
 
-def test_networks_without_weights_are_drawn_as_their_ends():
+@pytest.mark.parametrize("draw", [plots.pathway_drawing, networks.image_pathways])
+def test_networks_without_weights_are_drawn_as_their_ends(ax, draw):
     weights, order = [torch.zeros(3, 4), torch.zeros(2, 3)], [torch.arange(size) for size in (4, 3, 2)]
-    for draw in (plots.pathway_drawing, plots.image_pathways):
-        figure, (ax,) = plots.figure()
-        draw(weights, order, ax)
-        figure.canvas.draw()
-        assert segments(ax) == [[], []]
+    draw(weights, order, ax)
+    ax.figure.canvas.draw()
+    assert segments(ax) == [[], []]
 
 
-def test_only_square_images_have_pixels():
+def test_only_square_images_have_pixels(ax):
     with pytest.raises(ValueError, match="square images, got 3 inputs"):
-        plots.image_pathways(WEIGHTS, ORDER, plots.figure()[1][0])
+        networks.image_pathways(SMALL, ORDER, ax)
 
 
-def test_importance_maps_share_one_scale():
-    _, axes = plots.figure(columns=2)
-    plots.importance_maps(torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 0.5, 0.5]]), axes, ["a", "b"], side=2)
-    assert [ax.images[0].get_array().tolist() for ax in axes] == [
-        [[0.25, 0.75], [0, 0]],
-        [[0, 0], [0.5, 0.5]],
-    ]
-    assert {ax.images[0].get_clim() for ax in axes} == {(0, 0.75)}
-    assert [ax.get_title() for ax in axes] == ["a", "b"]
-    _, (signed,) = plots.figure()
-    plots.importance_maps(torch.tensor([[0.25, -0.75, 0, 0]]), [signed], side=2)
-    assert signed.images[0].get_clim() == (-0.75, 0.75)
-
-
-def test_symmetry_matrix_writes_small_values_and_not_large_ones():
-    _, (small, large) = plots.figure(columns=2)
-    plots.symmetry_matrix(torch.tensor([[1.0, -0.5], [-0.5, 1.0]]), small, ["a", "b"])
+def test_symmetry_matrix_writes_small_values_and_not_large_ones(pair):
+    small, large = pair
+    plots.symmetry_matrix(tensor([[1.0, -0.5], [-0.5, 1.0]]), small, ["a", "b"])
     assert [text.get_text() for text in small.texts] == ["1.00", "-0.50", "-0.50", "1.00"]
     assert [tick.get_text() for tick in small.get_xticklabels()] == ["a", "b"]
     assert small.images[0].get_clim() == (-1, 1)
@@ -468,92 +422,43 @@ def test_symmetry_matrix_writes_small_values_and_not_large_ones():
     assert not large.texts
 
 
-def test_removal_curves_are_in_percent_by_order():
-    _, (ax,) = plots.figure()
-    orders = {"most important first": [[0.75, 0.25], [0.75, 0.5]], "at random": [[0.5, 0.5]]}
-    plots.removal_curves([0, 100], orders, ax)
-    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
-    assert lines == {"most important first": [[0, 75], [100, 37.5]], "at random": [[0, 50], [100, 50]]}
-    band = ax.collections[0].get_paths()[0].vertices
-    assert {tuple(point) for point in band[band[:, 0] == 100].tolist()} == {(100, 25), (100, 50)}
-
-
-def wired():
-    """Pixels 0 and 783 to two units, unit 1 to both classes."""
-    first = Wires(
-        torch.tensor([0, 783]), torch.tensor([0, 1]), torch.tensor([1.0, -2.0]), torch.zeros(2), "ReLU"
-    )
-    second = Wires(torch.tensor([1, 1]), torch.tensor([0, 1]), torch.tensor([3.0, 0.0]), torch.zeros(2), "")
-    return [first, second]
-
-
-def curves(ax):
-    """End points, colours and widths of the wires of each layer."""
-    drawn = [c for c in ax.collections if c.get_paths() and len(c.get_paths()[0].vertices) == 4]
-    ends = [[[*path.vertices[0], *path.vertices[-1]] for path in c.get_paths()] for c in drawn]
-    return (
-        ends,
-        [[mpl.colors.to_hex(e) for e in c.get_edgecolors()] for c in drawn],
-        [c.get_linewidths() for c in drawn],
-    )
-
-
-def test_wiring_goes_from_pixels_to_classes_by_sign_and_size():
-    _, (ax,) = plots.figure()
-    plots.wiring(wired(), ["a", "b"], ax, best=1, widest=2)
-    ends, colours, widths = curves(ax)
+def test_wiring_goes_from_pixels_to_classes_by_sign_and_size(ax):
+    layers = [
+        Wires(tensor([0, 783]), tensor([0, 1]), tensor([1.0, -2.0]), torch.zeros(2), "ReLU"),
+        Wires(tensor([1, 1]), tensor([0, 1]), tensor([3.0, 0.0]), torch.zeros(2), ""),
+    ]
+    networks.wiring(layers, ["a", "b"], ax, widest=2)
+    drawn = [each for each in ax.collections if len(each.get_paths()[0].vertices) == 4]
+    ends = [[[*path.vertices[0], *path.vertices[-1]] for path in each.get_paths()] for each in drawn]
     assert ends[0] == [[0.5, 0.5, 40, 7], [27.5, 27.5, 40, 21]]  # the strongest last: on top
     assert ends[1] == [[40, 21, 52, 21], [40, 21, 52, 7]]
-    assert colours[0] == [plots.RED, plots.BLUE]
-    assert colours[1] == ["#d9d9d9", plots.RED]
-    assert widths[0] == pytest.approx([2 * (0.08 + 0.92 / 2), 2])
-    assert [(text.get_text(), text.get_fontweight()) for text in ax.texts] == [("a", "normal"), ("b", "bold")]
-
-
-def test_wiring_shows_an_image_and_what_the_wires_carry():
-    _, (ax,) = plots.figure()
-    image = torch.zeros(784)
-    image[783] = 1
-    plots.wiring(wired(), ["a", "b"], ax, [torch.tensor([0.0, 5.0]), torch.tensor([-1.0, 1.0])], image)
-    assert ax.images[0].get_array()[27, 27] == 1
-    assert curves(ax)[1] == [["#d9d9d9", plots.RED], [plots.BLUE, plots.RED]]
-    seen = next(c for c in ax.collections if len(c.get_paths()) == 2 and len(c.get_paths()[0].vertices) == 5)
-    assert seen.get_facecolors()[:, 0].tolist() == [1, 0]
-
-
-def test_poster_has_one_large_picture_and_one_for_each_image(tmp_path):
-    carried = [[torch.tensor([0.0, 5.0]), torch.tensor([-1.0, 1.0])]] * 2
-    figure = plots.poster(wired(), ["a", "b"], torch.zeros(2, 784), carried, "A title", "a line")
-    assert len(figure.axes) == 3
-    assert [text.get_text() for text in figure.texts][:2] == ["A title", "a line"]
-    assert [ax.texts[1].get_fontweight() for ax in figure.axes] == ["normal", "bold", "bold"]
-    figure.savefig(tmp_path / "poster.pdf")
-    figure.savefig(tmp_path / "poster.svg")
-    assert (tmp_path / "poster.pdf").read_bytes().startswith(b"%PDF")
-    assert "<image" not in (tmp_path / "poster.svg").read_text().split("axes_2")[0]  # vectors, no pixels
+    colours = [[mpl.colors.to_hex(edge) for edge in each.get_edgecolors()] for each in drawn]
+    assert colours == [[plots.RED, plots.BLUE], ["#d9d9d9", plots.RED]]
+    assert drawn[0].get_linewidths() == pytest.approx([2 * (0.08 + 0.92 / 2), 2])
+    assert [text.get_text() for text in ax.texts] == ["a", "b"]
 
 
 def test_storage_has_a_cell_for_each_number_and_colours_weights():
     _, axes = plots.figure(columns=3)
-    plots.storage_forms(torch.tensor([[0.0, 5.0], [0.0, 0.0], [-3.0, 0.0]]), axes)
-    cells = [[text.get_text() for text in ax.texts] for ax in axes]
-    assert cells[0] == ["", "0", "5", "", "0", "0", "", "-3", "0"]
-    assert cells[1] == ["values", "5", "-3", "columns", "1", "0", "starts", "0", "1", "1", "2"]
-    assert cells[2] == ["values", "5", "-3", "bits", "0", "1", "0", "", "0", "1", "0"]
+    plots.storage_forms(tensor([[0.0, 5.0], [0.0, 0.0], [-3.0, 0.0]]), axes)
+    assert [" ".join(text.get_text() for text in ax.texts) for ax in axes] == [
+        " 0 5  0 0  -3 0",
+        "values 5 -3 columns 1 0 starts 0 1 1 2",
+        "values 5 -3 bits 0 1 0  0 1 0",
+    ]
     blue = [[patch.get_facecolor() == mpl.colors.to_rgba(plots.SKY) for patch in ax.patches] for ax in axes]
     assert [sum(each) for each in blue] == [2, 2, 2]
     assert blue[0] == [False, True, False, False, True, False]
 
 
-def test_speed_is_drawn_against_the_weights_left():
-    rows = pd.DataFrame(
+def test_speed_is_drawn_against_the_weights_left(ax):
+    rows = DataFrame(
         {
             "form": ["dense", "csr", "csr", "zeros", "shrunk", "masked"],
             "weights": [200, 4, 40, 40, 20, 40],
             "faster": [1.0, 8.0, 0.9, 1.0, 9.0, 0.8],
         }
     )
-    _, (ax,) = plots.figure()
     plots.speed_curves(rows, ax, even=82.0)
     drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
     assert drawn["zeros left out: CSR"] == [[2, 8], [20, 0.9]]
@@ -562,11 +467,3 @@ def test_speed_is_drawn_against_the_weights_left():
     assert [18, 18] in [list(line.get_xdata()) for line in ax.lines]
     assert [text.get_text() for text in ax.texts] == ["82 % zeros"]
     assert ax.get_xlim()[0] > ax.get_xlim()[1]  # all weights on the left
-
-
-def test_size_bars_say_their_share_of_the_first():
-    _, (ax,) = plots.figure()
-    plots.size_bars({"dense": 8e6, "CSR": 2e6}, ax, largest=1e7)
-    assert [bar.get_width() for bar in ax.patches] == [8, 2]
-    assert [text.get_text().strip() for text in ax.texts] == ["100%", "25%"]
-    assert ax.get_xlim()[1] == pytest.approx(11.8)

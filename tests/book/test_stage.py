@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,22 +17,29 @@ def test_quick_chooses_by_the_environment(monkeypatch, value, expected):
     assert chapters.quick(10, 2) == expected
 
 
-def test_a_claim_that_holds_is_printed(capsys):
-    chapters.expect("2 is even", True)
-    assert capsys.readouterr().out == "Checked: 2 is even.\n"
-
-
 def test_a_claim_that_does_not_hold_stops_the_chapter(monkeypatch):
     monkeypatch.delenv("PRUNEBOOK_QUICK", raising=False)
     with pytest.raises(AssertionError, match="3 is even"):
         chapters.expect("3 is even", False, SimpleNamespace(name="mnist"))
 
 
-@pytest.mark.parametrize(("quick", "name"), [("1", "mnist"), ("0", "digits")])
-def test_in_a_quick_run_or_on_other_data_it_is_a_note(monkeypatch, capsys, quick, name):
+@pytest.mark.parametrize(
+    ("quick", "name", "holds"), [("0", "mnist", True), ("1", "mnist", False), ("0", "digits", False)]
+)
+def test_a_claim_that_holds_is_printed_and_in_a_quick_run_or_on_other_data_any(
+    monkeypatch, capsys, quick, name, holds
+):
     monkeypatch.setenv("PRUNEBOOK_QUICK", quick)
-    chapters.expect("3 is even", False, SimpleNamespace(name=name))
-    assert capsys.readouterr().out == "Not so in this quick or other-data run: 3 is even.\n"
+    chapters.expect("so it is", holds, SimpleNamespace(name=name))
+    said = "Checked" if holds else "Not so in this quick or other-data run"
+    assert capsys.readouterr().out == f"{said}: so it is.\n"
+
+
+@pytest.mark.parametrize(("holds", "said"), [(True, "Checked"), (False, "Not so on this machine, this time")])
+def test_a_claim_about_time_is_never_an_error(monkeypatch, capsys, holds, said):
+    monkeypatch.delenv("PRUNEBOOK_QUICK", raising=False)
+    chapters.timing("sparse is faster", holds)
+    assert capsys.readouterr().out == f"{said}: sparse is faster.\n"
 
 
 def test_setup_names_versions_and_device(capsys, monkeypatch):
@@ -61,3 +70,13 @@ def test_a_table_that_is_not_here_is_read_from_the_repository(tmp_path, monkeypa
         chapters.table("runs")
     assert asked[0].startswith("https://raw.githubusercontent.com/")
     assert asked[0].endswith("/main/book/results/runs.csv")
+
+
+@pytest.mark.parametrize("missing", ["IPython", "ipywidgets", "matplotlib", "pandas", "seaborn"])
+def test_without_its_extra_the_stage_says_how_to_install_it(monkeypatch, missing):
+    for name in list(sys.modules):
+        if name.startswith(("prunebook.book", f"{missing}.")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf'needs {missing}: pip install "prunebook\[book\]"'):
+        importlib.import_module("prunebook.book")

@@ -75,10 +75,18 @@ def test_an_error_while_drawing_is_an_error_of_the_cell():
         FrameSlider(broken, [0], label="k")
 
 
-@pytest.mark.parametrize(("stops", "start"), [([], 0), ([1], 1), ([1], -1)])
-def test_refuses_a_slider_without_a_stop(stops, start):
-    with pytest.raises(ValueError, match=r"stops|start"):
-        FrameSlider(draw, stops, label="k", start=start)
+@pytest.mark.parametrize(
+    ("argument", "given"),
+    [
+        ("stops", {"stops": []}),
+        ("start", {"start": 1}),
+        ("start", {"start": -1}),
+        ("choices", {"choices": {"scope": []}}),
+    ],
+)
+def test_refuses_a_slider_without_a_stop_or_an_option(argument, given):
+    with pytest.raises(ValueError, match=argument):
+        FrameSlider(draw, **{"stops": [1], "label": "k"} | given)
 
 
 def test_choices_stand_beside_the_slider_on_both_faces():

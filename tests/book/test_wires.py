@@ -8,7 +8,7 @@ from small import make_pages
 from torch import nn
 
 import prunebook as pb
-from prunebook.book.wires import MOST, flows, wires
+from prunebook.book.wires import MOST, wires
 
 
 @pytest.fixture
@@ -30,22 +30,12 @@ def test_wires_by_hand(by_hand):
     assert first.source.tolist() == [3, 700]
     assert first.unit.tolist() == [0, 0]
     assert first.value.tolist() == [4, -8]  # divided by std
-    assert first.bias.tolist() == [
-        1 - 2 * (1 - 2),
-        4,
-    ]  # mean / std times the sum of weights; unit 0 has no wire
+    # mean / std times the sum of weights is taken off; unit 0 has no wire
+    assert first.bias.tolist() == [1 - 2 * (1 - 2), 4]
     assert first.activation == "ReLU"
     assert (second.source.tolist(), second.unit.tolist()) == ([0, 1], [0, 2])
     assert (second.value.tolist(), second.bias.tolist()) == ([3, 5], [0, 1, 2])
     assert second.activation == ""
-
-
-def test_flows_by_hand(by_hand):
-    grey = torch.zeros(784)
-    grey[3] = 0.5
-    into, out = flows(wires(by_hand, make_pages()), grey)
-    assert into.tolist() == [2, 0]
-    assert out.tolist() == [15, 20]
 
 
 def test_an_order_moves_units_and_nothing_else(by_hand):

@@ -1,36 +1,33 @@
-"""The long runs on adaptive pruning: what a run trains, and what its row says."""
+"""The table of adaptive pruning: what a run trains, and what its row says."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from small import make_prototypes
 
 from prunebook.experiments import adaptive as ar
-from prunebook.experiments.adaptive import AdaptiveRun
+
+RUN = ar.RUN.but(lam=1.0, epochs=2, batch_size=30, lr=1e-3, lr_r=0.05)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return make_prototypes(300, 0.5)
+    """Small data and a small network for the whole file."""
+    given = make_prototypes(300, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ar, "SIZES", (784, 20, 20, 10))
+        patch.setattr(ar, "data_of", lambda name: given)
+        ar._learned.cache_clear()
+        yield given
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setattr(ar, "SIZES", (784, 20, 20, 10))
-
-
-RUN = AdaptiveRun("control", "adaptive", 0.5, 1.0, 0, epochs=2, batch_size=30, lr=1e-3, lr_r=0.05)
-
-
-@pytest.fixture
-def rows(data, tmp_path):
-    methods = ("adaptive", "flipped", "zero", "replayed", "fixed")
-    runs = [replace(RUN, method=method, seed=seed) for seed in (0, 1) for method in methods]
-    rows = list(ar.fill_adaptive(runs, tmp_path / "table.csv", data))
-    assert ar.fill_adaptive([], tmp_path / "table.csv", data) is not None
-    return {(row["method"], row["seed"]): row for row in rows}
+@pytest.fixture(scope="module")
+def rows(data):
+    return {
+        (run.method, seed): ar.measure(RUN.but(method=run.method, seed=seed))
+        for seed in (0, 1)
+        for run in ar.EXPERIMENTS["control"]
+    }
 
 
 def ratios(row):
@@ -54,9 +51,9 @@ def test_the_other_controls_change_what_their_names_say(rows):
 
 
 def test_without_slope_only_the_penalty_moves_r(data):
-    trained = ar.train_adaptive(replace(RUN, method="zero", lam=0.0), data)
+    trained = ar.train(RUN.but(method="zero", lam=0.0), data)
     assert set(trained.path) == {0.0}  # the logit of one half
-    walked = ar.train_adaptive(replace(RUN, method="zero"), data).path
+    walked = ar.train(RUN.but(method="zero"), data).path
     assert walked == sorted(walked)
     assert walked[-1] > 0
 
@@ -71,31 +68,31 @@ def test_a_row_says_what_was_kept_and_measured(rows):
     assert row["seconds"] > 0
 
 
-def test_the_dense_network_has_no_masks(data, tmp_path):
-    runs = [replace(RUN, method="dense", r=0.0, lam=0.0, decay=True)]
-    (row,) = ar.fill_adaptive(runs, tmp_path / "table.csv", data)
+def test_a_path_that_several_runs_follow_is_learned_once(data, monkeypatch):
+    trained, train = [], ar.train
+    monkeypatch.setattr(ar, "train", lambda run, *rest: trained.append(run.method) or train(run, *rest))
+    ar._learned.cache_clear()
+    for method in ("adaptive", "replayed", "fixed"):
+        ar.measure(RUN.but(method=method, epochs=1))
+    assert trained == ["adaptive", "replayed", "fixed"]
+
+
+@pytest.mark.usefixtures("data")
+def test_the_dense_network_has_no_masks():
+    row = ar.measure(RUN.but(method="dense", r=0.0, lam=0.0, decay=True))
     assert (row["density"], row["kept"], row["ratios"]) == (1, 784 * 20 + 400 + 200, "")
     assert row["test_accuracy"] > 0.5
+    with pytest.raises(ValueError, match=r"method must be 'dense' or .* got 'learned'"):
+        ar.measure(RUN.but(method="learned"))
 
 
 def test_a_target_takes_the_place_of_the_square(data):
-    run = replace(RUN, epochs=12, lr_r=0.1, lam=10.0, target=0.8, decay=True)
-    assert ar.train_adaptive(run, data).rows[-1]["r"] == pytest.approx(0.8, abs=0.02)
-    assert ar.train_adaptive(replace(run, target=0.0), data).rows[-1]["r"] > 0.85
+    run = RUN.but(epochs=12, lr_r=0.1, lam=10.0, target=0.8, decay=True)
+    assert ar.train(run, data).rows[-1]["r"] == pytest.approx(0.8, abs=0.02)
+    assert ar.train(run.but(target=0.0), data).rows[-1]["r"] > 0.85
 
 
-@pytest.mark.parametrize("experiment", ar.EXPERIMENTS)
-def test_an_experiment_holds_its_runs_once(experiment):
-    runs = ar.adaptive_runs(experiment, 3)
-    assert len(set(runs)) == len(runs) > 1
-    assert {(run.experiment, run.seed) for run in runs} == {(experiment, 3)}
-    settings = {(run.r, run.lam) for run in runs if run.method == "adaptive"}
-    if experiment == "thesis":
-        assert settings == set(ar.THESIS)
-
-
-def test_unknown_names_are_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="experiment must be one of"):
-        ar.adaptive_runs("theses", 0)
-    with pytest.raises(ValueError, match="method must be one that"):
-        list(ar.fill_adaptive([replace(RUN, method="learned")], tmp_path / "table.csv", data))
+def test_an_experiment_can_be_chosen():
+    dense, *learned = ar.runs(["thesis"], [3])
+    assert {(run.experiment, run.seed) for run in (dense, *learned)} == {("thesis", 3)}
+    assert [(run.r, run.lam) for run in learned] == [(0.5, 0), (0.95, 0), (0.5, 10), (0.95, 10)]

@@ -1,8 +1,6 @@
-"""The long runs on Gumbel gates: what a run trains, what its row says, and the table of wires."""
+"""The table of Gumbel gates: what a run trains, what its row says, and the table of wires."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,32 +10,31 @@ from torch import nn
 
 import prunebook as pb
 from prunebook.experiments import gumbel as gr
-from prunebook.experiments.gumbel import GumbelRun
-from prunebook.tools.costs import count, effective
+from prunebook.experiments.sweep import sweep
+from prunebook.tools.costs import count_weights
 
 SMALL = "784-20-12-10"
-RUN = GumbelRun("gumbel", SMALL, 399, 0, epochs=6, fine_tune=6, lr=1e-2, lr_gates=0.2, lr_tune=2e-2)
-SWAP = replace(RUN, method="gumbel, then exchange", share=0.2)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make_prototypes(600, 3)
+RUN = gr.RUN.but(network=SMALL, epochs=6, fine_tune=6, lr=1e-2, lr_gates=0.2, lr_tune=2e-2)
+SWAP = RUN.but(method=gr.EXCHANGE, share=0.2)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small():
+def data():
+    given = make_prototypes(600, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(gr.NETWORKS, SMALL, lambda: pb.mlp([784, 20, 12, 10]))
         patch.setattr(gr, "BATCH_SIZE", 32)
-        yield
+        patch.setattr(gr, "data_of", lambda name: given)
+        gr._trained_gates.cache_clear()
+        yield given
 
 
 @pytest.fixture(scope="module")
 def filled(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    runs = [replace(run, seed=seed) for seed in (0, 1) for run in (RUN, SWAP)]
-    rows = list(gr.fill_gumbel(runs, folder / "gumbel.csv", data))
+    runs = [run.but(seed=seed) for seed in (0, 1) for run in (RUN, SWAP)]
+    rows = list(sweep(runs, folder / "gumbel.csv", gr.measure))
+    assert gr._trained_gates.cache_info().misses == 2, "once for each seed"
     return {(row["method"], row["seed"]): row for row in rows}, folder
 
 
@@ -55,22 +52,21 @@ def test_a_row_says_what_was_kept_and_measured(filled):
 
 def test_both_methods_start_from_the_same_gates_and_end_at_other_weights(data, filled):
     rows, folder = filled
-    net, seconds = gr.train_gates(RUN, data)
+    net = gr.train_gates(RUN, data)
     again = gr.fine_tune(gr.compact(net), RUN, data)
-    assert seconds > 0
-    assert gr.measure(again, RUN, data)["test_accuracy"] == rows["gumbel", 0]["test_accuracy"]
+    assert round(pb.evaluate(again, data.test).accuracy, 6) == rows["gumbel", 0]["test_accuracy"]
     before = {(row["layer"], row["unit"], row["source"]) for row in gr.wire_rows(gr.compact(net))}
     after = read_csv(folder / "wires.csv").query("seed == 0")
     assert before != set(zip(after.layer, after.unit, after.source, strict=True))
 
 
 def test_gates_are_frozen_at_the_count_and_compacting_loses_only_what_says_nothing(data):
-    net, _ = gr.train_gates(RUN, data)
+    net = gr.train_gates(RUN, data)
     small = gr.compact(net)
     kept = sum(int(mask.sum()) for mask in pb.masks(net).values())
     assert kept == 399
-    assert count(small).kept == sum(int(mask.sum()) for mask in pb.masks(small).values()) <= kept
-    assert effective(small) == effective(net)
+    assert count_weights(small).kept == sum(int(mask.sum()) for mask in pb.masks(small).values()) <= kept
+    assert count_weights(small).effective == count_weights(net).effective
     images = data.test.images[:50]
     assert torch.allclose(small(images), net.eval()(images), atol=1e-5)
 
@@ -82,7 +78,7 @@ def test_wires_build_the_same_network_again(data, filled):
         rows = table[table.seed == seed]
         assert int((rows.source >= 0).sum()) == 399
         net = gr.wired(table, seed)
-        assert count(net).kept == 399
+        assert count_weights(net).kept == 399
         accuracy = pb.evaluate(net, data.test).accuracy
         assert round(accuracy, 6) == filled[0][SWAP.method, seed]["test_accuracy"]
     with pytest.raises(ValueError, match=r"seed must be one of \[0, 1\], got 2"):
@@ -104,29 +100,8 @@ def test_wires_by_hand():
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
 
 
-def test_wires_of_a_seed_take_the_place_of_its_old_ones(tmp_path):
-    path = tmp_path / "wires.csv"
-    for value, seed in ((1.0, 0), (2.0, 1), (3.0, 0)):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
-        with torch.no_grad():
-            net[1].weight.zero_()
-            net[1].bias.fill_(value)
-        gr.keep_wires(net, seed, path)
-    assert read_csv(path)[["seed", "value"]].to_numpy().tolist() == [[1, 2.0], [0, 3.0]]
-
-
-def test_a_dense_network_keeps_everything(data, tmp_path):
-    runs = [
-        GumbelRun("dense", network, size, 0, 2, 0) for network, size in (("784-10", 7840), ("49-7-10", 413))
-    ]
-    linear, small = gr.fill_gumbel(runs, tmp_path / "gumbel.csv", data)
-    assert (linear["kept"], linear["density"], linear["biases"]) == (7840, 1, 10)
-    assert (small["kept"], small["density"], small["biases"]) == (413, 1, 17)
-
-
-def test_a_seed_has_each_run_once():
-    runs = gr.gumbel_runs(3)
-    assert len(set(runs)) == len(runs)
-    assert {run.seed for run in runs} == {3}
-    assert {run.count for run in runs if run.method == "gumbel"} >= {399, 1331, 2662, 5324}
-    assert any((run.method, run.count) == gr.WIRED for run in runs)
+@pytest.mark.parametrize(("network", "size", "biases"), [("784-10", 7840, 10), ("49-7-10", 413, 17)])
+def test_a_dense_network_keeps_everything(network, size, biases):
+    row = gr.measure(RUN.but(method="dense", network=network, count=size, epochs=2, fine_tune=0))
+    assert (row["kept"], row["density"], row["biases"]) == (size, 1, biases)
+    assert "wires" not in row

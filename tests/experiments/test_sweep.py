@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -19,24 +18,13 @@ import pytest
 import torch
 
 from prunebook.experiments import tables
-from prunebook.experiments.sweep import add_executor_options, dask, executor_of, processes, sweep
+from prunebook.experiments.protocol import Row, Run
+from prunebook.experiments.sweep import add_executor_options, dask, executor_of, sweep
 
 PATIENCE = 300.0  # seconds, on a machine that is slow and busy
-WHERE = {"processes": ["--processes", "2"], "dask": ["--dask", "local:2"]}
-each_executor = pytest.mark.parametrize("where", WHERE)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run; those from ``waits`` on wait for the file "go", those from ``kills`` on kill their process."""
-
-    number: int
-    folder: str
-    waits: int = 99
-    kills: int = 99
-
-
-def measure(run: Run) -> dict[str, object]:
+def measure(run: Run) -> Row:
     """Leave a file that says who began, and square the number."""
     folder = Path(run.folder)
     (folder / f"began-{run.number}-{os.getpid()}-{time.monotonic_ns()}").touch()
@@ -56,15 +44,16 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def odd(run: Run) -> dict[str, object]:
+def odd(run: Run) -> Row:
     """Square odd numbers only."""
     if run.number % 2 == 0:
         raise ValueError(f"number must be odd,\n  got {run.number}")
     return measure(run)
 
 
-def make_runs(folder: Path, count: int = 6, **settings: int) -> list[Run]:
-    return [Run(number, str(folder), **settings) for number in range(count)]
+def make_runs(folder: Path, count: int = 6, waits: int = 99, kills: int = 99) -> list[Run]:
+    """Return runs of which those from ``waits`` on wait for the file "go", those from ``kills`` on kill."""
+    return [Run(number=number, folder=str(folder), waits=waits, kills=kills) for number in range(count)]
 
 
 def began(folder: Path, number: int) -> list[int]:
@@ -88,42 +77,35 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-class Script:
-    """This file in a process of its own, on the runs that the arguments describe."""
-
-    def __init__(self, folder: Path, where: str, *arguments: str) -> None:
-        self.log = (folder / "log").open("a")
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, str(folder), *WHERE[where], *arguments],
-            stderr=self.log,
-            env=os.environ | {"OMP_NUM_THREADS": "2"},  # for torch to divide among two workers
+@contextmanager
+def script(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start this file in a process of its own, on the runs that the arguments describe."""
+    with (folder / "log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(folder), "--processes", "2", *arguments],
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "2"},  # of which each worker shall use one
             start_new_session=True,  # with its workers, so that they can be interrupted as by a terminal
         )
-
-    def __enter__(self) -> Script:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.log.close()
-
-    def end(self) -> int:
-        return self.process.wait(PATIENCE)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_every_run_gets_a_row_and_a_failed_one_says_why(tmp_path):
     table, runs = tmp_path / "table.csv", make_runs(tmp_path, 3)
     rows = list(sweep(runs, table, odd))
-    assert [row["error"] for row in rows] == [
+    assert [row.get("error") for row in rows] == [
         "ValueError: number must be odd, got 0",
-        "",
+        None,
         "ValueError: number must be odd, got 2",
     ]
     stored = tables.read_rows(table)
     assert list(stored[0]) == ["number", "folder", "waits", "kills", "square", "threads", "error"]
     assert [row.get("square", "") for row in stored] == ["", "1", ""]
-    assert [row["error"] for row in stored] == [row["error"] for row in rows]
+    assert [row["error"] for row in stored] == [row.get("error", "") for row in rows]
 
 
 def test_failed_runs_are_done_again_only_when_asked_for(tmp_path):
@@ -151,7 +133,7 @@ def test_an_executor_gives_the_rows_that_this_process_gives(tmp_path):
 def test_a_process_does_one_run_at_a_time(tmp_path):
     """Torch's random numbers belong to the process, so runs beside each other would mix theirs."""
 
-    def draw(run: Run) -> dict[str, object]:
+    def draw(run: Run) -> Row:
         torch.manual_seed(run.number)
         time.sleep(0.01)  # lets another thread in, were it not for the lock
         return {"drawn": torch.rand(1).item()}
@@ -193,104 +175,98 @@ def test_a_sweep_that_is_left_keeps_what_was_done_and_drops_the_rest(tmp_path):
 
 
 def test_what_is_no_fault_of_a_run_stops_the_sweep(tmp_path):
-    table = tmp_path / "table.csv"
-    with processes(1) as executor, pytest.raises(Exception, match="local object"):
-        list(sweep(make_runs(tmp_path), table, lambda run: {}, executor))
+    """An executor that fails, and Ctrl-C in a run: what was done stays, and nothing else is written."""
+    table, runs = tmp_path / "table.csv", make_runs(tmp_path, 3)
+    future: Future[object] = Future()
+    future.set_exception(RuntimeError("no cluster"))
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit = lambda work, run: future
+        with pytest.raises(RuntimeError, match="no cluster"):
+            list(sweep(runs, table, measure, executor))
     assert not table.exists()
 
+    def interrupted(run: Run) -> Row:
+        if run.number == 1:
+            raise KeyboardInterrupt
+        return measure(run)
 
-@each_executor
-def test_a_killed_worker_loses_no_run_and_a_run_that_kills_workers_ends(tmp_path, where):
+    with pytest.raises(KeyboardInterrupt):
+        list(sweep(runs, table, interrupted))
+    assert squares(table) == [(0, "0")]
+    assert [row["number"] for row in sweep(runs, table, measure)] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_run_and_a_run_that_kills_workers_ends(tmp_path):
     """Run 2 waits, and its worker is killed; run 5 kills each worker that begins it."""
-    with Script(tmp_path, where, "--waits", "2", "--kills", "5") as script:
+    with script(tmp_path, "--waits", "2", "--kills", "5") as process:
         until(lambda: began(tmp_path, 2))
         (worker,) = began(tmp_path, 2)
         os.kill(worker, signal.SIGKILL)
         until(lambda: not is_alive(worker))
         (tmp_path / "go").touch()
-        assert script.end() == 0
+        assert process.wait(PATIENCE) == 0
     rows = tables.read_rows(tmp_path / "table.csv")
     assert squares(tmp_path / "table.csv") == [*((number, str(number**2)) for number in range(5)), (5, "")]
     assert {row["number"]: row["error"] for row in rows if row["error"]} == {"5": "worker died"}
     assert {row["threads"] for row in rows if not row["error"]} == {"1"}  # not two in each
     times = begun_times(tmp_path)
-    if where == "dask":  # whose workers keep what is done until it is fetched, so that it may die with them
-        assert times[2] >= 2
-        assert times[5] >= 3
-    else:
-        assert times == [1, 1, 2, 1, 1, 3]
+    # a worker keeps what is done until it is fetched, so that more may die with it
+    assert times[2] >= 2
+    assert times[5] >= 3
 
 
-@each_executor
-def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path, where):
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
     """Runs 3 and 4 wait when everything is killed."""
     table = tmp_path / "table.csv"
-    with Script(tmp_path, where, "--waits", "3") as script:
+    with script(tmp_path, "--waits", "3") as process:
         until(lambda: len(tables.read_rows(table)) == 3 and began(tmp_path, 3) and began(tmp_path, 4))
-        script.process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         workers = began(tmp_path, 3) + began(tmp_path, 4)
         until(lambda: not any(map(is_alive, workers)))  # they do not go on alone
     assert squares(table) == [(0, "0"), (1, "1"), (2, "4")]
     (tmp_path / "go").touch()
-    with Script(tmp_path, where, "--waits", "3") as script:
-        assert script.end() == 0
+    with script(tmp_path, "--waits", "3") as process:
+        assert process.wait(PATIENCE) == 0
     assert squares(table) == [(number, str(number**2)) for number in range(6)]
     assert begun_times(tmp_path) == [1, 1, 1, 2, 2, 1]
 
 
-@each_executor
-def test_an_interrupted_sweep_stops_at_once(tmp_path, where):
-    with Script(tmp_path, where, "--waits", "1") as script:
+@pytest.mark.slow
+def test_an_interrupted_sweep_stops_at_once(tmp_path):
+    with script(tmp_path, "--waits", "1") as process:
         until(lambda: began(tmp_path, 0) and began(tmp_path, 1) and began(tmp_path, 2))
         workers = began(tmp_path, 1) + began(tmp_path, 2)
-        os.killpg(script.process.pid, signal.SIGINT)
-        assert script.end() not in (0, None)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) not in (0, None)
         until(lambda: not any(map(is_alive, workers)))
     assert squares(tmp_path / "table.csv") == [(0, "0")]
     assert begun_times(tmp_path) == [1, 1, 1, 0, 0, 0]
 
 
-def test_processes_share_the_threads_of_torch(tmp_path):
-    run = make_runs(tmp_path, 1)
-    with processes(1, threads=3) as executor:
-        (row,) = sweep(run, tmp_path / "table.csv", measure, executor)
-    assert row["threads"] == 3
-
-
-@pytest.mark.parametrize(
-    ("executor", "complaint"),
-    [
-        (partial(processes, 0), "n must be at least 1, got 0"),
-        (partial(processes, 2, threads=0), "threads must be at least 1, got 0"),
-        (partial(dask, "local:0"), 'address must be "local:N" with N from 1 on, got "local:0"'),
-        (partial(dask, "local:two"), "N from 1 on"),
-    ],
-)
-def test_executors_refuse_what_makes_no_sense(executor, complaint):
-    with pytest.raises(ValueError, match=complaint), executor():
+@pytest.mark.parametrize("address", ["local:0", "local:two", "local:-1"])
+def test_a_cluster_needs_workers(address):
+    complaint = f'address must be "local:N" with N from 1 on, got "{address}"'
+    with pytest.raises(ValueError, match=complaint), dask(address):
         pass
 
 
-def test_without_dask_it_says_what_to_install(monkeypatch):
+def test_without_dask_it_says_what_to_install_and_works_here(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ImportError, match=r"pip install prunebook\[cluster\]"), dask("local"):
+    with pytest.raises(ImportError, match=r'pip install "prunebook\[experiments\]"'), dask("local"):
         pass
+    with executor_of(None) as executor:
+        assert len(list(sweep(make_runs(tmp_path), tmp_path / "table.csv", measure, executor))) == 6
 
 
 def test_options_say_where_runs_are_done():
     parser = argparse.ArgumentParser()
     add_executor_options(parser)
     chosen = parser.parse_args([])
-    assert not chosen.retry
-    with executor_of(chosen) as executor:
-        assert executor is None
-    with executor_of(parser.parse_args(["--processes", "3"])) as executor:
-        assert executor.width() == 3
-    with (
-        pytest.raises(ValueError, match="n must be at least 1"),
-        executor_of(parser.parse_args(["--processes", "0"])),
-    ):
-        pass
+    assert (chosen.dask, chosen.retry) == (None, False)
+    assert parser.parse_args(["--processes", "3"]).dask == "local:3"
+    assert parser.parse_args(["--dask", "tcp://10.0.0.1:8786", "--retry"]).retry
     with pytest.raises(SystemExit):
         parser.parse_args(["--processes", "3", "--dask", "local"])
 
@@ -304,7 +280,7 @@ def main() -> None:
     add_executor_options(parser)
     chosen = parser.parse_args()
     runs = make_runs(chosen.folder, waits=chosen.waits, kills=chosen.kills)
-    with executor_of(chosen) as executor:
+    with executor_of(chosen.dask) as executor:
         list(sweep(runs, chosen.folder / "table.csv", measure, executor, chosen.retry))
 
 

@@ -1,57 +1,15 @@
-"""Tables of long runs: no row is lost, none is measured twice."""
+"""Tables in files: no row is lost, none is there twice."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import pytest
 
 from prunebook.experiments import tables
+from prunebook.experiments.protocol import Run
 
-
-@dataclass(frozen=True)
-class Run:
-    """A run as a table sees it."""
-
-    method: str
-    k: float
-    seed: int
-    tuned: bool = False
-
-
-RUNS = [Run("weights", k, seed) for seed in (0, 1) for k in (0, 50.5, 99)]
-MANY = [Run("weights", 50, seed) for seed in range(40)]
-
-
-def measure(run: Run) -> dict[str, object]:
-    return {"accuracy": run.k + run.seed, "settings": 'comma, and "quotes"'}
-
-
-def test_a_stopped_sweep_goes_on_without_losing_or_repeating_a_row(tmp_path):
-    path = tmp_path / "results" / "table.csv"
-    sweep = tables.fill(RUNS, path, measure)
-    first = [next(sweep), next(sweep)]
-    sweep.close()
-    assert tables.missing(RUNS, path) == RUNS[2:]
-    rest = list(tables.fill(RUNS, path, measure))
-    assert first + rest == [asdict(run) | measure(run) for run in RUNS]
-    assert len(tables.read_rows(path)) == 6
-    assert list(tables.fill(RUNS, path, measure)) == []
-
-
-def test_a_run_that_raises_leaves_the_rows_before_it(tmp_path):
-    path = tmp_path / "table.csv"
-
-    def broken(run: Run) -> dict[str, object]:
-        if run == RUNS[2]:
-            raise ValueError("broken")
-        return measure(run)
-
-    with pytest.raises(ValueError, match="broken"):
-        list(tables.fill(RUNS, path, broken))
-    assert tables.missing(RUNS, path) == RUNS[2:]
-    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+RUN = Run(method="weights", k=50, seed=0, tuned=False)
 
 
 @pytest.mark.parametrize(
@@ -67,24 +25,32 @@ def test_a_run_that_raises_leaves_the_rows_before_it(tmp_path):
 )
 def test_a_row_is_told_from_others_by_the_fields_of_its_run(row, same):
     whole = {"method": "weights", "k": "50", "seed": "0", "tuned": "False", "accuracy": "0.9"}
-    assert tables.is_row_of(Run("weights", 50, 0), whole | row) is same
+    assert tables.is_row_of(RUN, whole | row) is same
 
 
-def test_what_another_process_measured_meanwhile_is_not_measured_again(tmp_path):
-    path = tmp_path / "table.csv"
-    one, other = tables.fill(RUNS, path, measure), tables.fill(RUNS[::-1], path, measure)
-    done = [next(one), next(other), *one, *other]
-    assert sorted(map(str, done)) == sorted(str(asdict(run) | measure(run)) for run in RUNS)
-    assert len(tables.read_rows(path)) == len(RUNS)
-
-
-def test_processes_that_write_at_once_lose_no_row(tmp_path):
-    path = tmp_path / "table.csv"
+def test_processes_that_write_at_once_lose_no_row_and_double_none(tmp_path):
+    path, many = tmp_path / "table.csv", [RUN.but(seed=seed) for seed in range(40)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda run: tables.append_row(path, asdict(run), run), [*MANY, *MANY]))
+        list(threads.map(lambda run: tables.append_row(path, run, {}), [*many, *many]))
     assert sorted(int(str(row["seed"])) for row in tables.read_rows(path)) == list(range(40))
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_there_are_no_rows_where_there_is_no_file(tmp_path):
-    assert tables.read_rows(tmp_path / "none.csv") == []
-    assert "torch" in tables.versions()
+def test_a_row_keeps_its_text_whatever_is_in_it(tmp_path):
+    path = tmp_path / "results" / "table.csv"
+    row = tables.append_row(path, RUN, {"note": 'comma, and "quotes"'})
+    assert row == RUN.columns() | {"note": 'comma, and "quotes"'}
+    tables.append_row(path, RUN.but(seed=1), {"accuracy": 0.5})
+    assert tables.read_rows(path) == [
+        {"method": "weights", "k": "50", "seed": seed, "tuned": "False", "note": note, "accuracy": accuracy}
+        for seed, note, accuracy in (("0", 'comma, and "quotes"', ""), ("1", "", "0.5"))
+    ]
+
+
+def test_a_list_of_rows_becomes_a_table_of_its_own_in_place_of_the_old_rows_of_the_seed(tmp_path):
+    path = tmp_path / "table.csv"
+    for value, seed, k in ((1.0, 0, 1), (2.0, 1, 1), (3.0, 0, 2)):
+        tables.append_row(path, RUN.but(seed=seed, k=k), {"kept": 5, "wires": [{"value": value}] * 2})
+    wires = tables.read_rows(tmp_path / "wires.csv")
+    assert [(row["seed"], row["value"]) for row in wires] == [("1", "2.0")] * 2 + [("0", "3.0")] * 2
+    assert [list(row) for row in tables.read_rows(path)] == [["method", "k", "seed", "tuned", "kept"]] * 3

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from torch import nn
+from small import chain
 
 import prunebook as pb
 from prunebook.experiments import toy
-from prunebook.experiments.commands import main
-from prunebook.experiments.tables import read_rows
-from prunebook.experiments.toy import Points, ToyRun
+from prunebook.experiments.toy import Points
 
-RUN = ToyRun("gumbel", 0, steps=40)
+RUN = toy.GUMBEL.but(steps=40)
 
 
 def test_the_two_outputs_are_those_of_the_tutorial():
@@ -49,20 +45,12 @@ def test_the_error_is_the_mean_square_with_hard_gates():
     assert net.training
 
 
-def network(first, second):
-    net = nn.Sequential(nn.Linear(4, 2), nn.SiLU(), nn.Linear(2, 2))
-    with torch.no_grad():
-        net[0].weight.copy_(torch.tensor(first))
-        net[2].weight.copy_(torch.tensor(second))
-    return net
-
-
 def test_separated_means_no_path_across():
     own = [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 2.0, 2.0]]
-    assert toy.separated(network(own, [[1.0, 0.0], [0.0, 1.0]]))
-    assert not toy.separated(network(own, [[1.0, 0.0], [0.1, 1.0]]))  # x1 reaches y2
-    assert not toy.separated(network(own, [[1.0, 0.1], [0.0, 1.0]]))  # x3 reaches y1
-    assert not toy.separated(network([own[0], [0.0, 0.1, 2.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]))
+    assert toy.separated(chain(own, [[1.0, 0.0], [0.0, 1.0]]))
+    assert not toy.separated(chain(own, [[1.0, 0.0], [0.1, 1.0]]))  # x1 reaches y2
+    assert not toy.separated(chain(own, [[1.0, 0.1], [0.0, 1.0]]))  # x3 reaches y1
+    assert not toy.separated(chain([own[0], [0.0, 0.1, 2.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]))
 
 
 def test_the_pruned_network_has_so_many_weights_and_they_alone_are_tuned():
@@ -76,34 +64,19 @@ def test_the_pruned_network_has_so_many_weights_and_they_alone_are_tuned():
 
 
 def test_training_lowers_the_error():
-    data, run = toy.toy_data(0), ToyRun("dense", 0, steps=150)
-    errors = [toy.toy_error(toy.train_toy(replace(run, steps=n), data), data.valid) for n in (1, 150)]
+    data, run = toy.toy_data(0), toy.DENSE
+    errors = [toy.toy_error(toy.train_toy(run.but(steps=n), data), data.valid) for n in (1, 150)]
     assert errors[1] < 0.3 * errors[0]
 
 
 def test_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="method must be 'dense' or 'gumbel', got 'magic'"):
-        toy.train_toy(replace(RUN, method="magic"), toy.toy_data(0))
+        toy.train_toy(RUN.but(method="magic"), toy.toy_data(0))
 
 
-def test_each_seed_has_a_dense_and_a_pruned_run_of_equal_steps():
-    dense, pruned = toy.toy_runs(7)
-    assert (dense.method, dense.count, pruned.method) == ("dense", 160, "gumbel")
-    assert (dense.steps, dense.seed, dense.lr) == (pruned.steps, pruned.seed, pruned.lr)
-
-
-def test_the_command_fills_the_table_once(tmp_path, monkeypatch, capsys):
-    short = toy.toy_runs
-    monkeypatch.setattr(
-        "prunebook.experiments.commands.toy_runs", lambda seed: [replace(r, steps=30) for r in short(seed)]
-    )
-    for new in (2, 0):
-        assert main(["toy", "--seeds", "1", "--table", str(tmp_path / "toy.csv")]) == 0
-        assert f"{new} new rows, 2 in all" in capsys.readouterr().out
-    dense, pruned = read_rows(tmp_path / "toy.csv")
-    assert (dense["kept"], pruned["kept"]) == ("160", str(RUN.count))
-    assert dense["separated"] == "False"
+def test_a_row_says_what_was_kept_and_measured():
+    dense, pruned = (toy.measure(run.but(steps=30)) for run in toy.runs([10]))
+    assert (dense["kept"], pruned["kept"], dense["separated"]) == (160, RUN.count, False)
     for row in (dense, pruned):
-        assert -1 <= float(row["symmetry_12"]) <= 1
-        assert 0 < float(row["validation_error"]) != float(row["test_error"])
-        assert "torch" in row["versions"]
+        assert -1 <= row["symmetry_12"] <= 1
+        assert 0 < row["validation_error"] != row["test_error"]

@@ -1,5 +1,4 @@
 import copy
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -7,82 +6,42 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import layer_of, network, train, zeros
 from torch import nn
 from torch.nn.utils import prune
 
-from prunebook.masking import attach, attach_all, bake, dense_weight, masks, set_masks, sparsity
-from prunebook.methods.weights import (
-    cubic,
-    exact_count,
-    exponential,
-    linear,
-    one_shot,
-    prune_gradually,
-    prune_weights,
-    rewind,
-    sensitivity,
-    smallest,
+from prunebook.masking import attach, bake, dense_weight, masks, set_masks, sparsity
+from prunebook.methods.weights import choose, exact_count, prune_weights, rewind, sensitivity
+
+# Ten weights: two layers, the small ones mostly in the first.
+TOY = [[[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]], [[10.0, -2.0], [20.0, 30.0]]]
+
+
+def toy(weights=TOY):
+    return nn.Sequential(*map(layer_of, weights))
+
+
+@pytest.mark.parametrize(
+    ("weights", "k", "scope", "left"),
+    [
+        (TOY, 50, "layer", [[[0, 0, 0], [-4, 5, -6]], [[0, 0], [20, 30]]]),
+        (TOY, 50, "global", [[[0, 0, 0], [0, 5, -6]], [[10, 0], [20, 30]]]),
+        (TOY, 0, "layer", TOY),
+        (TOY, 100, "layer", [[[0, 0, 0], [0, 0, 0]], [[0, 0], [0, 0]]]),
+        (TOY, 100, "global", [[[0, 0, 0], [0, 0, 0]], [[0, 0], [0, 0]]]),
+        ([[[1.0, -1.0], [1.0, -1.0]]], 75, "layer", [[[0, 0], [0, -1]]]),  # of ties, the lower index goes
+        ([[[1.0, 1.0]], [[1.0, 1.0]]], 75, "global", [[[0, 0]], [[0, 1]]]),
+        ([[[3.0]]], 50, "layer", [[[3]]]),  # round(0.5) is 0
+        ([[[3.0]]], 51, "layer", [[[0]]]),
+    ],
 )
-
-CURVES = [one_shot, linear, cubic, exponential]
-
-
-def layer_of(rows):
-    weight = torch.tensor(rows)
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.weight = nn.Parameter(weight)
-    return layer
-
-
-def toy():
-    """Ten weights: two layers, the small ones mostly in the first."""
-    return nn.Sequential(
-        layer_of([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]]), layer_of([[10.0, -2.0], [20.0, 30.0]])
-    )
-
-
-def random_network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
-
-
-def zeros(model):
-    return sum(int((~mask).sum()) for mask in masks(model).values())
-
-
-def test_half_of_each_layer():
-    model = toy()
-    assert prune_weights(model, 50) is model
-    assert model[0].weight.tolist() == [[0, 0, 0], [-4, 5, -6]]
-    assert model[1].weight.tolist() == [[0, 0], [20, 30]]
-    assert model[0].bias.all()
-
-
-def test_half_of_all_layers():
-    model = prune_weights(toy(), 50, scope="global")
-    assert model[0].weight.tolist() == [[0, 0, 0], [0, 5, -6]]
-    assert model[1].weight.tolist() == [[10, 0], [20, 30]]
-
-
-def test_of_ties_the_lower_index_goes_first():
-    assert smallest(torch.tensor([2.0, 1.0, 2.0, 2.0]), 2).tolist() == [True, True, False, False]
-    layer = layer_of([[1.0, -1.0], [1.0, -1.0]])
-    assert prune_weights(layer, 75).weight.tolist() == [[0, 0], [0, -1]]
-    two = nn.Sequential(layer_of([[1.0, 1.0]]), layer_of([[1.0, 1.0]]))
-    prune_weights(two, 75, scope="global")
-    assert [layer.weight.tolist() for layer in two] == [[[0, 0]], [[0, 1]]]
-
-
-def test_nothing_and_everything():
-    model = prune_weights(toy(), 0)
-    assert zeros(model) == 0
-    assert sparsity(prune_weights(model, 100)) == 1
-    assert sparsity(prune_weights(toy(), 100, scope="global")) == 1
-
-
-def test_a_layer_with_one_weight():
-    assert prune_weights(layer_of([[3.0]]), 50).weight.item() == 3  # round(0.5) is 0
-    assert prune_weights(layer_of([[3.0]]), 51).weight.item() == 0
+def test_pruned_by_hand(weights, k, scope, left):
+    model = toy(weights)
+    assert prune_weights(model, k, scope) is model
+    assert [layer.weight.tolist() for layer in model] == left
+    assert all(layer.bias.all() for layer in model)
+    share = sum(np.count_nonzero(np.array(layer) == 0) for layer in left) / sum(map(np.size, left))
+    assert sparsity(model) == share
 
 
 def test_k_is_absolute():
@@ -102,6 +61,8 @@ def test_what_is_pruned_stays_pruned_until_it_may_regrow():
     dense_weight(layer).detach()[0, 0] = 100
     assert prune_weights(layer, 50).weight.tolist() == [[0, 0, 3, 4]]
     assert prune_weights(layer, 50, regrow=True).weight.tolist() == [[100, 0, 0, 4]]
+    other = attach(layer_of([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[True, True, True, False]]))
+    assert prune_weights(other, 50).weight.tolist() == [[0, 2, 3, 0]]
 
 
 def test_k_of_the_original_after_another_scope():
@@ -123,49 +84,20 @@ def test_skipped_layers_do_not_count():
     model = prune_weights(toy(), 50, scope="global", skip=["0"])
     assert list(masks(model)) == ["1.weight"]
     assert zeros(model) == 2
-
-
-def test_masks_made_otherwise_are_respected():
-    layer = layer_of([[1.0, 2.0, 3.0, 4.0]])
-    attach(layer, torch.tensor([[True, True, True, False]]))
-    assert prune_weights(layer, 50).weight.tolist() == [[0, 2, 3, 0]]
+    with pytest.raises(ValueError, match=r"skip must name layers out of \['0', '1'\], got \['2', 'fc'\]"):
+        prune_weights(toy(), 50, skip=["0", "2", "fc"])
 
 
 def test_shared_weights_count_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1))
     model[1].weight = model[0].weight
+    nn.init.ones_(model[2].weight)  # larger than the others
     prune_weights(model, 50, scope="global")
     assert sparsity(model) == 0.5
     assert torch.equal(model[0].weight, model[1].weight)
     prune_weights(model, 75, skip=["1"])
     assert sparsity(model, per_layer=True)["2"] == 0.75
     assert sparsity(model, per_layer=True)["0"] < 0.75
-
-
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_convolutions_and_mixed_dtypes(scope):
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(2, 4, 3).bfloat16(),
-        nn.ConvTranspose1d(2, 3, 2).half(),
-        nn.Linear(3, 5).double(),
-        nn.Conv3d(1, 2, 2),
-    )
-    prune_weights(model, 50, scope=scope)
-    total = 72 + 12 + 15 + 16
-    counts = [exact_count(50, n) for n in (72, 12, 15, 16)]
-    assert zeros(model) == (sum(counts) if scope == "layer" else exact_count(50, total))
-    kept = [layer.weight[layer.weight != 0].abs().double() for layer in model]
-    gone = [dense_weight(layer)[layer.weight == 0].abs().double() for layer in model]
-    if scope == "global":
-        assert torch.cat(gone).max() <= torch.cat(kept).min()
-    assert model[0].weight.dtype == torch.bfloat16
-
-
-def test_non_contiguous_weights_are_pruned_by_logical_index():
-    layer = nn.Linear(2, 2)
-    layer.weight = nn.Parameter(torch.ones(2, 2).t())
-    assert prune_weights(layer, 50).weight.tolist() == [[0, 0], [1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +127,7 @@ def test_exact_count_rounds_the_decimal(tenths, n):
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0]), min_size=12, max_size=12),
     st.integers(0, 100),
@@ -215,186 +147,85 @@ def test_counts_are_exact_and_pruning_is_monotone(scope, values, one, other):
     assert all(torch.equal(mask, masks(again)[name]) for name, mask in masks(model).items())
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.data())
-def test_smallest_is_a_stable_sort(values, data):
-    scores, count = torch.tensor(values, dtype=torch.float32), data.draw(st.integers(0, len(values)))
-    first = sorted(range(len(values)), key=lambda i: values[i])[:count]
-    kept_order = scores.clone()
-    assert smallest(scores, count).nonzero().flatten().tolist() == sorted(first)
-    assert torch.equal(scores, kept_order)
+def test_the_smallest_of_several_tensors_by_hand(device):
+    scores = [
+        torch.tensor([[3.0, 1.0], [2.0, 1.0]], device=device).t(),  # in logical order: 3, 2, 1, 1
+        torch.tensor([1.0, 0.5, 2.0], dtype=torch.bfloat16, device=device),
+        torch.tensor([[[1.0 + 1e-12]]], dtype=torch.float64, device=device),  # just above the ties
+        torch.empty(0, device=device),
+    ]
+    for count, wanted in (
+        (0, ["0000", "000", "0"]),
+        (1, ["0000", "010", "0"]),
+        (2, ["0010", "010", "0"]),
+        (3, ["0011", "010", "0"]),
+        (4, ["0011", "110", "0"]),
+        (5, ["0011", "110", "1"]),
+        (6, ["0111", "110", "1"]),
+        (8, ["1111", "111", "1"]),
+    ):
+        found = choose(scores, count)
+        assert [part.shape for part in found] == [score.shape for score in scores]
+        bits = ["".join(str(int(bit)) for bit in part.flatten()) for part in found]
+        assert bits == [*wanted, ""]
+    with pytest.raises(ValueError, match="count must be a whole number from 0 to 8, got 9"):
+        choose(scores, 9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_smallest_of_other_dtypes_and_shapes(dtype):
-    scores = torch.tensor([[3.0, 1.0], [2.0, 1.0]], dtype=dtype).t()
-    assert smallest(scores, 2).tolist() == [[False, False], [True, True]]
-    with pytest.raises(ValueError, match="count must be from 0 to the 4 scores, got 5"):
-        smallest(scores, 5)
+@settings(max_examples=100)
+@given(st.lists(st.lists(st.integers(-3, 3), max_size=6), min_size=1, max_size=4), st.floats(0, 1))
+def test_the_smallest_are_those_of_a_stable_sort(parts, share):
+    scores = [torch.tensor(part, dtype=torch.float32) for part in parts]
+    flat = [(score, i) for i, score in enumerate(value for part in parts for value in part)]
+    count = round(share * len(flat))
+    found = torch.cat(choose(scores, count)).nonzero().flatten().tolist()
+    assert found == sorted(i for _, i in sorted(flat)[:count])
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_layers_of_several_dtypes(scope, device):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3).bfloat16(),
+        nn.ConvTranspose1d(2, 3, 2).half(),
+        nn.Linear(3, 5).double(),
+        nn.Conv3d(1, 2, 2),
+    ).to(device)
+    prune_weights(model, 50, scope=scope)
+    counts = [exact_count(50, n) for n in (72, 12, 15, 16)]
+    assert zeros(model) == (sum(counts) if scope == "layer" else exact_count(50, 115))
+    kept = [layer.weight[layer.weight != 0].abs().double() for layer in model]
+    gone = [dense_weight(layer)[layer.weight == 0].abs().double() for layer in model]
+    if scope == "global":
+        assert torch.cat(gone).max() <= torch.cat(kept).min()
+    assert model[0].weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("k", [0, 10, 50, 90, 99])
 def test_the_library_prunes_the_same_weights(k):
-    ours, theirs = random_network(), random_network()
+    ours, theirs = network(), network()
     prune_weights(ours, k, scope="global")
     layers = [theirs[0], theirs[2]]
     amount = exact_count(k, sum(layer.weight.numel() for layer in layers))
     prune.global_unstructured([(layer, "weight") for layer in layers], prune.L1Unstructured, amount=amount)
     for layer, mask in zip(layers, masks(ours).values(), strict=True):
         assert torch.equal(layer.weight_mask.bool(), mask)
-    ours, layer = prune_weights(random_network(), k), random_network()[2]
+    ours, layer = prune_weights(network(), k), network()[2]
     prune.l1_unstructured(layer, "weight", amount=exact_count(k, layer.weight.numel()))
     assert torch.equal(layer.weight_mask.bool(), masks(ours)["2.weight"])
 
 
 def test_pruning_goes_on_after_bake():
-    model = bake(prune_weights(random_network(), 50, scope="global"))
+    model = bake(prune_weights(network(), 50, scope="global"))
     zero = {name: weight == 0 for name, weight in model.named_parameters() if "weight" in name}
     prune_weights(model, 60, scope="global")
-    assert zeros(model) == exact_count(60, 56)
+    assert zeros(model) == 60
     assert all((zero[name] <= ~mask).all() for name, mask in masks(model).items())
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_weights_that_are_not_finite_are_refused(value, scope):
-    model = toy()
-    model[1].weight.detach()[0, 0] = value
-    with pytest.raises(ValueError, match=r"weights must be finite.*\['1'\]"):
-        prune_weights(model, 50, scope)
-    assert masks(model) == {}
-
-
-@pytest.mark.parametrize("k", [-1, -1e-9, 100.001, math.nan, math.inf])
-def test_k_out_of_range_is_refused(k):
-    for call in (prune_weights, prune_gradually):
-        with pytest.raises(ValueError, match=f"k must be a percentage from 0 to 100, got {k}"):
-            call(toy(), k)
-
-
-def test_other_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="scope must be 'layer' or 'global', got 'Layer'"):
-        prune_weights(toy(), 50, scope="Layer")
-    with pytest.raises(ValueError, match=r"skip must name layers out of \['0', '1'\], got \['2', 'fc'\]"):
-        prune_weights(toy(), 50, skip=["0", "2", "fc"])
-    with pytest.raises(ValueError, match="must have a linear or convolution layer"):
-        prune_weights(nn.Sequential(nn.ReLU()), 50)
-    with pytest.raises(ValueError, match="layer '0' must have its weights, got a lazily initialised one"):
-        prune_weights(nn.Sequential(nn.LazyLinear(3)), 50)
-    quantised = nn.Linear(2, 2)
-    quantised.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(ValueError, match=r"layer '' must have floating-point weights.*int8"):
-        prune_weights(quantised, 50)
-
-
-def test_learned_masks_are_to_be_hardened_first():
-    class Learned(nn.Module):
-        def forward(self, w):
-            return w / 2
-
-        def kept(self, w):
-            return w > 2
-
-    model = toy()
-    attach_all(model, lambda _: Learned())
-    with pytest.raises(
-        ValueError, match=r"0\.weight must have a constant mask or none, has a Learned: harden it"
-    ):
-        prune_weights(model, 95)
-
-
-@pytest.mark.parametrize("curve", CURVES)
-def test_curves_rise_to_one(curve):
-    values = [curve(i / 20) for i in range(21)]
-    assert values == sorted(values)
-    assert values[-1] == 1
-    assert curve is one_shot or values[0] == 0
-    for progress in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match=f"progress must be from 0 to 1, got {progress}"):
-            curve(progress)
-
-
-def test_formulas_of_the_curves():
-    assert [one_shot(p) for p in (0, 0.5)] == [1, 1]
-    assert [linear(p) for p in (0, 0.25)] == [0, 0.25]
-    assert cubic(0.5) == 0.875
-    assert exponential(0.5) == pytest.approx((1 - math.exp(-2.5)) / (1 - math.exp(-5)), rel=1e-15)
-    # equal shares of what is left: 90 % pruned in two steps leaves sqrt(0.1) after the first
-    assert 0.9 * exponential(0.5, rate=math.log(10)) == pytest.approx(1 - math.sqrt(0.1), rel=1e-12)
-
-
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("curve", CURVES)
-def test_gradual_pruning_follows_its_curve(curve, scope):
-    model = random_network()
-    schedule = prune_gradually(model, 80, curve, scope, start=0.2, end=0.6, updates=4)
-    assert list(masks(model)) == ["0.weight", "2.weight"]
-    sizes = [35, 21] if scope == "layer" else [56]
-    for progress, step in [
-        (0.0, None),
-        (0.19, None),
-        (0.21, 0),
-        (0.35, 1),
-        (0.39, 1),
-        (0.45, 2),
-        (0.6, 4),
-        (0.99, 4),
-    ]:
-        schedule(progress)
-        share = 0 if step is None else curve(step / 4)
-        assert zeros(model) == sum(exact_count(80 * share, n) for n in sizes)
-
-
-def train(model, schedule, steps, total=40):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
-    for step in steps:
-        schedule(step / total)
-        optimizer.zero_grad()
-        x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
-        model(x).square().mean().backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("stop", [0, 7, 20, 31])
-def test_a_resumed_run_repeats_exactly(stop):
-    whole = random_network()
-    train(whole, prune_gradually(whole, 90, scope="global", updates=13), range(40))
-    first = random_network()
-    train(first, prune_gradually(first, 90, scope="global", updates=13), range(stop))
-    second = random_network(seed=1)
-    schedule = prune_gradually(second, 90, scope="global", updates=13)
-    second.load_state_dict(first.state_dict())
-    train(second, schedule, range(stop, 40))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(whole.state_dict().values(), second.state_dict().values(), strict=True)
-    )
-    assert zeros(whole) == exact_count(90, 56)
-
-
-def test_gradual_pruning_leaves_alone_what_is_ahead():
-    model = prune_weights(random_network(), 50)
-    schedule = prune_gradually(model, 80, linear, end=0.5)
-    before = masks(model)
-    schedule(0.2)
-    assert all(torch.equal(mask, before[name]) for name, mask in masks(model).items())
-    schedule(0.5)
-    assert zeros(model) == exact_count(80, 35) + exact_count(80, 21)
-
-
-def test_gradual_pruning_refuses():
-    for start, end in [(-0.1, 0.5), (0.5, 0.5), (0.0, 1.0), (0.0, math.nan)]:
-        with pytest.raises(ValueError, match=f"0 <= start < end < 1, got {start} and {end}"):
-            prune_gradually(toy(), 50, start=start, end=end)
-    with pytest.raises(ValueError, match="updates must be at least 1, got 0"):
-        prune_gradually(toy(), 50, updates=0)
-    with pytest.raises(ValueError, match="scope must be"):
-        prune_gradually(toy(), 50, scope="all")
 
 
 def test_sensitivity_prunes_one_layer_at_a_time():
     model = toy()
-    rows = sensitivity(model, [100, 50], sparsity)
+    rows = sensitivity(model, iter([100, 50]), sparsity)  # also what can be read but once
     assert rows == [
         {"layer": "0", "k": 50, "accuracy": 0.3},
         {"layer": "0", "k": 100, "accuracy": 0.6},
@@ -429,9 +260,8 @@ def test_rewind_reaches_parametrizations_of_other_origin():
     for parameter in model.parameters():
         nn.init.constant_(parameter, 7)
     rewind(model, start)
-    assert torch.equal(
-        model[0].parametrizations.weight.original1, start["0.parametrizations.weight.original1"]
-    )
+    name = "0.parametrizations.weight.original1"
+    assert torch.equal(model.state_dict()[name], start[name])
 
 
 def test_rewind_refuses():
@@ -443,12 +273,12 @@ def test_rewind_refuses():
 
 
 def test_iterative_magnitude_pruning():
-    model, data = random_network(), range(10)
+    model = network()
     start = copy.deepcopy(model.state_dict())
     for step in range(1, 6):
-        train(model, lambda _: None, data)
+        train(model, steps=10)
         prune_weights(model, 100 * (1 - 0.8**step), scope="global")
         rewind(model, start)
-    assert zeros(model) == exact_count(100 * (1 - 0.8**5), 56)
+    assert zeros(model) == exact_count(100 * (1 - 0.8**5), 100)
     for name, mask in masks(model).items():
         assert torch.equal(model.get_submodule(name[0]).weight[mask], start[name][mask])

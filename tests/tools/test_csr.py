@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from shrinking.nets import linear
 from small import network, normal
 from torch import nn
 
 import prunebook as pb
-from prunebook.tools.costs import stored
-from prunebook.tools.csr import BREAK_EVEN, CSRLinear, to_csr
-
-
-def linear(weight, bias=None):
-    rows = torch.as_tensor(weight)
-    layer = nn.Linear(rows.shape[1], rows.shape[0], bias=bias is not None, dtype=rows.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(rows)
-        if bias is not None:
-            layer.bias.copy_(torch.as_tensor(bias))
-    return layer
+from prunebook.tools.costs import stored_bytes
+from prunebook.tools.csr import BREAK_EVEN, CSRLinear, break_even, to_csr
 
 
 def test_stores_the_weights_their_columns_and_the_starts_of_rows():
@@ -61,13 +53,6 @@ def test_layers_without_a_weight_say_their_bias():
     fast = CSRLinear(linear(torch.zeros(2, 3), [1.0, -1.0]))
     assert fast(torch.randn(2, 3)).tolist() == [[1, -1], [1, -1]]
     assert CSRLinear(linear(torch.zeros(2, 3)))(torch.ones(3)).tolist() == [0, 0]
-
-
-def test_a_vector_and_a_batch_in_float32():
-    net = pb.prune_weights(pb.mlp([784, 50, 10]), 95)
-    fast, images = to_csr(net), torch.randn(7, 1, 28, 28)
-    torch.testing.assert_close(fast(images), net(images))
-    torch.testing.assert_close(fast[1](images[0].flatten()), net[1](images[0].flatten()))
 
 
 def test_only_sparse_linear_layers_are_converted_and_the_model_stays():
@@ -127,24 +112,41 @@ def test_lives_as_a_plain_module_does():
 
 def test_takes_the_bytes_that_costs_promise():
     net = pb.bake(pb.prune_weights(network(), 90))
-    assert stored(to_csr(net, above=0)).dense == stored(net).csr
+    assert stored_bytes(to_csr(net, above=0)).dense == stored_bytes(net).csr
 
 
 def test_masks_that_learn_must_be_hardened_first():
     net = network()
-    pb.SoftPruning(net, 50, tau=0.1)
+    pb.SoftPruning(net, 50, relative_tau=0.1)
     with pytest.raises(ValueError, match=r"hardened masks, got SoftMask: call harden\(model\)"):
         to_csr(net)
     pb.harden(net)
     torch.testing.assert_close(to_csr(net, above=0)(torch.ones(1, 6)), net(torch.ones(1, 6)))
 
 
-@pytest.mark.parametrize("above", [-0.1, 1.1, float("nan")])
-def test_refuses_a_share_that_is_none(above):
-    with pytest.raises(ValueError, match=r"above must be in 0\.\.1, got"):
-        to_csr(network(), above)
+CPU = "model must have weights of 32 or 64 bits for CSR on the CPU, got"
 
 
-def test_refuses_devices_on_which_torch_has_no_csr():
-    with pytest.raises(ValueError, match=r"model must be on one of \('cpu', 'cuda'\), got meta"):
-        to_csr(network().to("meta"))
+@pytest.mark.parametrize(
+    ("where", "above", "message"),
+    [
+        ("cpu", -0.1, "above must be a share, at least 0 and at most 1, got -0.1"),
+        ("cpu", 1.1, "above must be a share, at least 0 and at most 1, got 1.1"),
+        ("cpu", math.nan, "above must be a share, at least 0 and at most 1, got nan"),
+        ("meta", 0, r"model must be on one of \('cpu', 'cuda'\) for CSR, got meta"),
+        (torch.float16, 0, f"{CPU} torch.float16"),
+        (torch.bfloat16, 0, f"{CPU} torch.bfloat16"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(where, above, message):
+    with pytest.raises(ValueError, match=message):
+        to_csr(network().to(where), above)
+
+
+def test_break_even_lies_between_two_points_of_the_logarithm():
+    assert break_even([50, 80, 90], [0.25, 0.5, 2.0]) == 85
+    assert break_even([0, 10], [0.5, 4.0]) == pytest.approx(10 / 3)
+    assert break_even([0, 10, 20], [0.5, 1.0, 4.0]) == 10
+    for faster in ([0.5, 0.9], [1.5, 2.0]):
+        with pytest.raises(ValueError, match="faster must pass 1 on its way"):
+            break_even([0, 10], faster)

@@ -1,12 +1,10 @@
 """A pruned network on one page: every weight a wire, lit by the digit that the reader draws.
 
 The page computes the network itself, in a classic script without libraries (`onepage.js`): it needs no
-kernel and no server. The poster is the same picture on paper.
+kernel and no server.
 
 Chapter: book/pathways.ipynb
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
@@ -18,12 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from prunebook.book import plots
+from prunebook.book.plots.networks import wiring
+from prunebook.book.plots.style import figure
 from prunebook.book.widgets import encode
-from prunebook.book.wires import flows, wires
+from prunebook.book.wires import wires
 from prunebook.masking import dense_weight, maskable
 from prunebook.shrinking.slicing import plain
 from prunebook.training.data import Data
@@ -33,16 +31,17 @@ from prunebook.training.fit import evaluate
 class OnePage:
     """A page that shows a pruned network and computes it for the digit that the reader draws.
 
-    The last value of a cell shows it. Where scripts do not run, as in a notebook that is not trusted, a
-    picture of the network stays. Beside the drawing the page offers the first test image of each class.
+    It shows itself as the last value of a cell. Where scripts do not run, as in a notebook that is not
+    trusted, there is a picture of the network instead. Readers who do not want to draw can choose the first
+    test image of each class.
 
     Args:
         model, data, order: as for `wires`.
-        dense: weights of the network before it was pruned, for a model that was shrunk since; None counts
-            those of the model, zeros included.
+        dense: Number of weights before pruning, for a model that has been shrunk since. None counts the
+            weights of the model, zeros included.
 
     Raises:
-        ValueError: `dense` is less than the weights that are left, or as `wires` does.
+        ValueError: `dense` is less than the number of weights that are left, or as `wires` does.
     """
 
     def __init__(
@@ -62,12 +61,12 @@ class OnePage:
         self.examples = (255 * grey).round().clamp(0, 255).to(torch.uint8)
 
     def __repr__(self) -> str:
-        """Return what is drawn: the same on every machine."""
+        """Return what the page says of the network, which is the same on every machine."""
         return f"OnePage({self.summary})"
 
     @property
     def summary(self) -> str:
-        """What is left of the network, and what it can do, in words."""
+        """Return in words what is left of the network and how well it does."""
         share = f"{100 * self.kept / self.dense:.2g}%"
         left = f"{self.kept:,} of {self.dense:,} weights ({share}) and {self.biases:,} biases"
         return f"{left}; {self.accuracy:.1%} of {self.tested:,} test images right"
@@ -93,8 +92,8 @@ class OnePage:
             "<", "\\u003c"
         )  # "</" would end the script
         name = "onepage-" + hashlib.sha256(stored.encode()).hexdigest()[:12]
-        drawn, (ax,) = plots.figure(width=8, height=3.2)
-        plots.wiring(self.layers, self.classes, ax, widest=1.5)
+        drawn, (ax,) = figure(width=8, height=3.2)
+        wiring(self.layers, self.classes, ax, widest=1.5)
         picture = base64.b64encode(encode(drawn, dpi=90)).decode()
         text = f"The whole network: {html.escape(self.summary)}"
         return f"""<div id="{name}" class="one-page" role="group" aria-label="{text}">
@@ -109,7 +108,7 @@ document.querySelectorAll("#{name}:not([data-ready])").forEach(onePage);}}</scri
         return self.page()
 
     def save(self, path: str | os.PathLike[str], title: str = "The whole network on one page") -> None:
-        """Write the page as a file of its own, which works without a server and without a network."""
+        """Write the page to a file that works without a server and without the internet."""
         Path(path).write_text(
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -118,12 +117,6 @@ document.querySelectorAll("#{name}:not([data-ready])").forEach(onePage);}}</scri
             "</main></body></html>\n",
             encoding="utf-8",
         )
-
-    def poster(self, title: str = "The whole network on one page") -> Figure:
-        """Draw all wires, and below them what each class's example lights up, on A3; save as PDF or SVG."""
-        images = self.examples.double() / 255
-        lit = [flows(self.layers, image) for image in images]
-        return plots.poster(self.layers, self.classes, images, lit, title, self.summary)
 
 
 def _resource(name: str) -> str:

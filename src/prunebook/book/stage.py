@@ -1,9 +1,7 @@
-"""What the cells of a chapter need besides pruning: where am I, how long may I take, does the text hold.
+"""What the cells of a chapter need besides pruning: set-up, quick runs, stored tables, checks of the text.
 
 Chapter: book/intro.md
 """
-
-from __future__ import annotations
 
 import os
 import platform
@@ -23,7 +21,7 @@ T = TypeVar("T")
 
 
 def setup() -> None:
-    """Print the versions and the device, and let a figure show itself as the last value of a cell."""
+    """Print the versions and the device, and show a figure that is the last value of a cell."""
     if (shell := get_ipython()) is not None:
         select_figure_formats(shell, {"png"})
     where = device()
@@ -32,20 +30,22 @@ def setup() -> None:
 
 
 def is_quick() -> bool:
-    """Tell whether `PRUNEBOOK_QUICK=1` asks for a run of seconds, with the same figures, coarser."""
+    """Return whether `PRUNEBOOK_QUICK=1` asks for a run of seconds, with the same figures in less detail."""
     return os.environ.get("PRUNEBOOK_QUICK", "0") not in ("", "0")
 
 
 def quick(full: T, small: T) -> T:
-    """Return `full`, or `small` in a quick run: for epochs, seeds and numbers of images."""
+    """Return `full`, or `small` in a quick run: numbers of epochs, seeds or images."""
     return small if is_quick() else full
 
 
 def table(name: str) -> DataFrame:
-    """Read a table of long runs, `book/results/{name}.csv`: here, else from the repository of the package.
+    """Return a stored table of long runs, `book/results/{name}.csv`.
+
+    It is read from this folder or else from the repository that the package names as its source.
 
     Raises:
-        FileNotFoundError: it is in neither place.
+        FileNotFoundError: The table is in neither place.
     """
     for folder in (Path("results"), Path("book/results")):
         if (folder / f"{name}.csv").is_file():
@@ -59,15 +59,23 @@ def table(name: str) -> DataFrame:
 
 
 def expect(claim: str, holds: bool, data: Data | None = None, name: str = "mnist") -> None:
-    """Check a claim of the text and print it.
+    """Check a claim of the text, and print it.
 
-    A claim about trained networks is made for one data set and for full runs. Elsewhere (a quick run, or
-    `data` that is not the set called `name`) a claim that does not hold is a note, not an error.
+    The text speaks of networks trained on one data set, in full. So in a quick run, or on `data` other than
+    the set called `name`, a claim that does not hold is printed as a note instead of being an error.
 
     Raises:
-        AssertionError: the claim does not hold, and nothing excuses it.
+        AssertionError: The claim does not hold, and nothing excuses it.
     """
     excuse = is_quick() or (data is not None and data.name != name)
     if not holds and not excuse:
         raise AssertionError(f"The text says: {claim}. This run says otherwise.")
     print(f"{'Checked' if holds else 'Not so in this quick or other-data run'}: {claim}.")  # noqa: T201
+
+
+def timing(claim: str, holds: bool) -> None:
+    """Print whether a claim of the text about time holds here; one that does not is never an error.
+
+    How long something takes depends on the machine and on what else runs on it.
+    """
+    print(f"{'Checked' if holds else 'Not so on this machine, this time'}: {claim}.")  # noqa: T201

@@ -1,11 +1,9 @@
-"""Sliders with two faces: ipywidgets where a kernel runs, plain HTML over stored frames in a page.
+"""Sliders with two faces: ipywidgets where a kernel runs, plain HTML with stored frames in a page.
 
-The only file that imports ipywidgets. A slider wraps a function that is tested without it.
+No other file imports ipywidgets. A slider wraps a function that draws a frame and can be tested without it.
 
 Chapter: book/dense.ipynb
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
@@ -19,38 +17,40 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+from prunebook.checks import require_whole
+
 LIVE = "application/vnd.jupyter.widget-view+json"
-# Of every HTML input: JupyterLab leaves it the arrow keys, a reload starts as the picture does, and it is
-# grey until the script runs, as it stays where a notebook is not trusted.
+# On every HTML input: JupyterLab leaves it the arrow keys, a reload resets it to the picture that shows, and
+# it is grey until the script runs, which never happens in a notebook that is not trusted.
 CONTROL = 'data-lm-suppress-shortcuts="true" autocomplete="off" disabled'
 
 
 def encode(figure: Figure, dpi: int = 100) -> bytes:
-    """Render a figure to WebP bytes: about a third of the size of PNG, shown by every browser."""
+    """Return a figure as a WebP image: a third of the bytes of PNG, and every browser shows it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 85, "method": 4})
     return buffer.getvalue()
 
 
 class FrameSlider:
-    """A figure that follows a slider, and perhaps a choice or two beside it.
+    """A figure that follows a slider, and perhaps one or two choices beside it.
 
-    The last value of a cell shows it. With a kernel it is an ipywidgets slider. In a rendered page, on
-    GitHub or in a notebook that is not trusted, it is an HTML range input over the same frames, stored
-    when the cell ran; without scripts it is grey and the first picture stays. A notebook that a reader
-    saved holds the live face, which comes back when the cell runs again. Every frame is drawn when the
-    cell runs, so an error in `draw` is an error of the cell.
+    It shows itself as the last value of a cell. Where a kernel runs, it is an ipywidgets slider. In a
+    rendered page it is an HTML range input over the same frames, which were stored when the cell ran. Where
+    no scripts run either, on GitHub or in a notebook that is not trusted, the slider is grey and the first
+    picture stays. A notebook that a reader saves holds the ipywidgets slider, which comes back when the cell
+    runs again. Every frame is drawn when the cell runs, so an error in `draw` is an error of the cell.
 
     Args:
-        draw: from a stop (and one keyword argument for each choice) to its figure and to one sentence that
-            says what it shows: the readout, and what a screen reader reads.
-        stops: the values of the slider, at least one.
-        label: what the slider sets, such as "k in %".
-        start: index of the first stop shown.
-        choices: further settings by name, each with its options; the first of them is shown first.
+        draw: Takes a stop, and a keyword argument for each choice; returns the figure and the readout, a
+            sentence that says what the figure shows, for screen readers too.
+        stops: The values of the slider, at least one.
+        label: What the slider sets, such as "k in %".
+        start: Index of the first stop shown.
+        choices: Further settings by name, each with its options, of which the first is shown first.
 
     Raises:
-        ValueError: no stops, `start` is not the index of one, or a choice without options.
+        ValueError: There are no stops, `start` is not the index of one, or a choice has no options.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class FrameSlider:
     ) -> None:
         if not stops:
             raise ValueError("stops is empty; a slider needs at least one")
-        if not 0 <= start < len(stops):
-            raise ValueError(f"start must be in 0..{len(stops) - 1}, not {start}")
-        self.stops, self.label, self.start = list(stops), label, start
+        self.stops, self.label = list(stops), label
+        self.start = require_whole("start", start, 0, len(stops) - 1)
         self.choices = {name: list(options) for name, options in (choices or {}).items()}
         if not all(self.choices.values()):
             raise ValueError(f"choices must have at least one option each, not {self.choices}")
@@ -79,13 +78,13 @@ class FrameSlider:
         self.readouts = [readout for _, readout in drawn]
 
     def __repr__(self) -> str:
-        """Return the settings: the same on every machine."""
+        """Return the settings, which are the same on every machine."""
         settings = {self.label: self.stops, **self.choices}
         lists = (f"{name}: {', '.join(map(str, options))}" for name, options in settings.items())
         return f"FrameSlider({'; '.join(lists)})"
 
     def index(self, stop: int, chosen: Sequence[int] = ()) -> int:
-        """Return the index of a frame from the index of its stop and of the option of each choice."""
+        """Return the index of a frame from those of its stop and of the chosen option of each choice."""
         place = 0
         for options, option in zip(self.choices.values(), chosen, strict=True):
             place = place * len(options) + option
@@ -165,7 +164,7 @@ for (const control of root.querySelectorAll("input")) {{
             yield "</fieldset>\n"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """Offer both faces; the front end takes the live one where it can. Stored notebooks keep the page."""
+        """Return both faces: a front end shows the live one if it can, a stored notebook keeps the page."""
         # what ipywidgets 8 would give; ipywidgets 7, as on Colab, only displays
         view = {"version_major": 2, "version_minor": 0, "model_id": self.live().model_id}
         return {LIVE: view, "text/html": self.page(), "text/plain": repr(self)}

@@ -3,8 +3,6 @@
 Chapter: book/pathways.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prunebook.shrinking.flow import bias_of
+from prunebook.shrinking.rules import bias_of
 from prunebook.shrinking.slicing import plain
 from prunebook.training.data import Data
 
-MOST = 5000  # with more wires a drawing is a grey felt
+MOST = 5000  # with more wires one cannot tell them apart in a drawing
 ACTIVATIONS = (nn.ReLU, nn.SiLU, nn.Tanh, nn.Sigmoid)
 SKIPPED = (nn.Flatten, nn.Identity, nn.Dropout)  # nothing to compute once the network is trained
 
@@ -38,19 +36,19 @@ class Wires(NamedTuple):
 def wires(model: nn.Module, data: Data, order: Sequence[Tensor] | None = None) -> list[Wires]:
     """List what is left of a pruned network that reads 28 x 28 images, in float64.
 
-    The input is grey values 0..1: mean and standard deviation of `data` are folded into the first layer, so
-    a black pixel needs no multiplication. Sources of the first layer are pixels, row by row; hidden units
-    without a wire are left out, the others numbered from 0. A masked model is read as `plain` makes it.
+    The wires take grey values 0..1: the mean and the standard deviation of `data` are folded into the first
+    layer, so that a black pixel needs no multiplication. The sources of the first layer are pixels, row by
+    row. Hidden units without a wire are left out, and the others are numbered from 0. Masks are applied.
 
     Args:
-        model: an `nn.Sequential` of linear layers with ReLU, SiLU, Tanh or Sigmoid between them.
-        data: what the model was trained on.
-        order: a permutation of the units of each layer, inputs and outputs included; those two keep their
-            places all the same. The order of the model if None.
+        model: An `nn.Sequential` of linear layers with ReLU, SiLU, Tanh or Sigmoid between them.
+        data: The data that the model was trained on.
+        order: a permutation of the units of each layer, with those of inputs and outputs, which keep their
+            places all the same. None means the order of the model.
 
     Raises:
-        ValueError: another kind of network, or another size of input or output, or more than 5,000
-            weights are left, or `order` does not fit.
+        ValueError: The network is of another kind or reads or returns another size, more than 5,000 weights
+            are left, or `order` does not fit.
     """
     chain = _chain(model, len(data.classes))
     weights = [layer.weight.detach().double().cpu() for layer, _ in chain]
@@ -69,17 +67,6 @@ def wires(model: nn.Module, data: Data, order: Sequence[Tensor] | None = None) -
         unit, source = drawn.nonzero(as_tuple=True)
         found.append(Wires(source, unit, drawn[unit, source], bias[units], activation))
     return found
-
-
-def flows(layers: Sequence[Wires], grey: Tensor) -> list[Tensor]:
-    """Return what each wire carries, weight times activation, for an image (784,) in grey values 0..1."""
-    values, carried = grey.double(), []
-    for layer in layers:
-        carried.append(layer.value * values[layer.source])
-        values = layer.bias.index_add(0, layer.unit, carried[-1])
-        if layer.activation:
-            values = getattr(nn, layer.activation)()(values)
-    return carried
 
 
 def _chain(model: nn.Module, classes: int) -> list[tuple[nn.Linear, str]]:

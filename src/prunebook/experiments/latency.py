@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from prunebook.checks import require_whole
+from prunebook.experiments.protocol import RESULTS, Row, versions
 from prunebook.experiments.pruning import SIZES
-from prunebook.experiments.tables import rewrite, versions
 from prunebook.masking import bake
 from prunebook.methods.units import prune_units
 from prunebook.methods.weights import prune_weights
 from prunebook.shrinking.slicing import shrink
-from prunebook.tools.costs import count, race
+from prunebook.tools.costs import count_weights, latencies
 from prunebook.tools.csr import CSRLinear, to_csr
 from prunebook.training.models import mlp
 
@@ -29,74 +28,59 @@ ZEROS = (50, 90, 99)
 STORED = (50, 70, 80, 85, 90, 95, 98, 99, 99.5)
 REMOVED = (50, 80, 90)
 BATCHES = (1, 256)
+FILE = RESULTS / "latency.csv"
 
 
-@dataclass(frozen=True)
-class Form:
-    """A form of the network, and k: the percentage of zeros, or of hidden units removed.
+def forms(sizes: Sequence[int] = SIZES) -> dict[tuple[str, float], nn.Module]:
+    """Return the network in every form, by its name and k: the percentage of zeros, or of units removed.
 
-    "dense"; "masked", the mask attached; "zeros", baked; "csr"; "shrunk"; or "fresh", built anew in the size
-    of the shrunk one.
+    Forms are "dense"; "masked", the mask attached; "zeros", baked; "csr"; "shrunk"; and "fresh", built anew
+    in the size of the shrunk one. None is trained: a product takes as long whatever its numbers are.
     """
-
-    form: str
-    k: float
-
-
-def forms(sizes: Sequence[int] = SIZES, seed: int = 0) -> dict[Form, nn.Module]:
-    """Return the network in every form, not trained: a product takes as long whatever its numbers are."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     dense = mlp(sizes)
-    found: dict[Form, nn.Module] = {Form("dense", 0): dense}
-    found[Form("masked", 90)] = prune_weights(copy.deepcopy(dense), 90)
-    found |= {Form("zeros", k): bake(prune_weights(copy.deepcopy(dense), k)) for k in ZEROS}
-    found |= {Form("csr", k): to_csr(prune_weights(copy.deepcopy(dense), k), above=0) for k in STORED}
+    found: dict[tuple[str, float], nn.Module] = {("dense", 0): dense}
+    found["masked", 90] = prune_weights(copy.deepcopy(dense), 90)
+    found |= {("zeros", k): bake(prune_weights(copy.deepcopy(dense), k)) for k in ZEROS}
+    found |= {("csr", k): to_csr(prune_weights(copy.deepcopy(dense), k), above=0) for k in STORED}
     for k in REMOVED:
         small = shrink(prune_units(copy.deepcopy(dense), k))
         widths = [layer.out_features for layer in small.modules() if isinstance(layer, nn.Linear)]
-        found |= {Form("shrunk", k): small, Form("fresh", k): mlp([sizes[0], *widths])}
+        found |= {("shrunk", k): small, ("fresh", k): mlp([sizes[0], *widths])}
     return found
 
 
 def time_forms(
     sizes: Sequence[int] = SIZES, batches: Sequence[int] = BATCHES, threads: int = 1, rounds: int = 100
-) -> list[dict[str, object]]:
+) -> list[Row]:
     """Race all forms of a network on the CPU, and return a row for each and each size of a batch.
 
-    ``milliseconds`` is the median time of a forward pass, between its quartiles; ``faster`` the median over
+    `milliseconds` is the median time of a forward pass, between its quartiles; `faster` the median over
     the rounds of the dense network's time, divided by that of the form.
 
     Raises:
-        ValueError: threads below 1, and as ``race`` does.
+        ValueError: Threads below 1, and as `latencies` does.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    require_whole("threads", threads, 1)
     found, before = forms(sizes), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        times = {batch: race(found, torch.rand(batch, sizes[0]), rounds) for batch in batches}
+        times = {batch: latencies(found, torch.rand(batch, sizes[0]), rounds) for batch in batches}
     finally:
         torch.set_num_threads(before)
     shared = {"rounds": rounds, "network": "-".join(map(str, sizes)), "device": "cpu", "versions": versions()}
     rows = []
     for batch, raced in times.items():
-        for form, each in raced.items():
+        for (form, k), each in raced.items():
             lower, median, upper = each.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
             took = {"milliseconds": round(median, 4), "lower": round(lower, 4), "upper": round(upper, 4)}
-            took["faster"] = round(float((raced[Form("dense", 0)] / each).median()), 3)
-            where = {"batch": batch, "threads": threads, "weights": _stored(found[form])}
-            rows.append(asdict(form) | where | took | shared)
+            took["faster"] = round(float((raced["dense", 0] / each).median()), 3)
+            where = {"batch": batch, "threads": threads, "weights": _stored(found[form, k])}
+            rows.append({"form": form, "k": k} | where | took | shared)
     return rows
-
-
-def write_latency(path: Path, threads: Sequence[int] = (1,), rounds: int = 100) -> int:
-    """Measure the whole table, write it in place of the old one, and return how many rows it has."""
-    rows = [row for each in threads for row in time_forms(threads=each, rounds=rounds)]
-    rewrite(path, lambda _: rows)
-    return len(rows)
 
 
 def _stored(net: nn.Module) -> int:
     """Count the weights that are not zero, also those in CSR."""
     sparse = [len(layer.values) for layer in net.modules() if isinstance(layer, CSRLinear)]
-    return sum(sparse) or count(net).kept
+    return sum(sparse) or count_weights(net).kept

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing, widened
+from prunebook.checks import require_not_negative, require_positive, require_share, require_whole
+from prunebook.methods.learned import widened
+from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing
 from prunebook.methods.soft import (
     LR_TAU,
     Threshold,
@@ -21,7 +23,6 @@ from prunebook.methods.soft import (
     bounded,
     mean_tau,
     parameter_groups,
-    require_positive,
     thresholds,
 )
 from prunebook.methods.weights import Scope
@@ -32,28 +33,30 @@ LOGIT_R_MAX = 16.0  # r stays within 1e-7 and 1 - 1e-7: beyond, float32 says 1, 
 class AdaptivePruning:
     """Put soft masks on the weights of a network whose ratio r and temperature tau are trained with them.
 
-    Train the model with ``parameter_groups()`` in the optimizer and ``penalty`` added to the loss, then
-    ``harden`` it: the share r of the weights becomes zero.
+    Train the model with `parameter_groups()` in the optimizer and `penalty` added to the loss, then
+    `harden` it: the share r of the weights becomes zero.
 
-    r is learned as its logit and tau as its logarithm. So both are valid whatever the optimizer does; a
-    clamp, as in the thesis, would hold them too, but cut off the gradient of what it holds.
+    r is learned as its logit and tau as its logarithm, so that both stay valid whatever the optimizer does.
+    The thesis clamps them instead, which cuts off the gradient at the ends of the range.
 
     Args:
-        model: its linear and convolution layers get masks, in place; biases never.
-        r: share of the weights below the threshold at the start, between 0 and 1.
-        tau: temperature at the start, as a multiple of the weights' standard deviation, above 0.
-        lam: strength of the penalty, at least 0.
-        target: share to be pruned in the end; None asks for as much as the loss allows.
-        scope: "global", one r and one tau; or "layer", one of each for each layer.
-        skip: names of layers to leave alone.
-        lr_r: learning rate of logit(r) in ``parameter_groups``.
-        lr_tau: learning rate of log(tau) in ``parameter_groups``.
-        every: training steps from one look at the weights to the next; between, t follows r by its slope.
-        grid: cells of the histogram, at least 16.
-        bandwidth: of the density, as for ``quantile``.
+        model: Its linear and convolution layers get masks, in place; biases never do.
+        r: Share of the weights below the threshold at the start, above 0 and below 1.
+        relative_tau: Temperature at the start, above 0, as a multiple of the weights' standard deviation.
+        lam: Strength of the penalty, at least 0.
+        target_density: Share of the weights to keep in the end, 0 to 1. With None, r rises as far as the
+            loss allows.
+        scope: "global" learns one r and one tau, "layer" one of each for each layer.
+        skip: Names of layers to leave alone.
+        lr_r: Learning rate of logit(r) in `parameter_groups`.
+        lr_tau: Learning rate of log(tau) in `parameter_groups`.
+        update_every: Number of training steps after which the threshold is read from the weights again. In
+            between, t follows r along its slope.
+        grid: Cells of the histogram, at least 16.
+        bandwidth: Of the density, as for `quantile`.
 
     Raises:
-        ValueError: an argument is out of range, or weights are NaN, infinite, or masked already.
+        ValueError: An argument is out of range, or weights are NaN, infinite, or masked already.
 
     Source: Pereira, A Gradient-Based Approach to Adaptive Neural Network Pruning, chapter 2.
     """
@@ -62,32 +65,32 @@ class AdaptivePruning:
         self,
         model: nn.Module,
         r: float = 0.5,
-        tau: float = 1e-2,
+        relative_tau: float = 1e-2,
         lam: float = 10.0,
-        target: float | None = None,
+        target_density: float | None = None,
         scope: Scope = "global",
         skip: Sequence[str] = (),
         lr_r: float = 2e-3,
         lr_tau: float = LR_TAU,
-        every: int = 10,
+        update_every: int = 10,
         grid: int = GRID,
         bandwidth: Bandwidth = "silverman",
     ) -> None:
         require_smoothing(grid, bandwidth)
-        if not 0 < r < 1:
-            raise ValueError(f"r must be a share between 0 and 1, got {r}")
-        if not 0 <= lam < math.inf:
-            raise ValueError(f"lam must be at least 0 and finite, got {lam}")
-        if target is not None and not 0 <= target <= 1:
-            raise ValueError(f"target must be a share from 0 to 1 or None, got {target}")
-        self.model, self.lam, self.target = model, lam, target
+        require_share("r", r, zero=False, one=False)
+        self.target_density = (
+            None if target_density is None else require_share("target_density", target_density)
+        )
+        self.model, self.lam = model, require_not_negative("lam", lam)
         self.rates = {
             "logit_r": require_positive("lr_r", lr_r),
             "log_tau": require_positive("lr_tau", lr_tau),
         }
-        attach_soft(
-            model, lambda layers: LearnedThreshold(layers, r, tau, every, grid, bandwidth), scope, skip
-        )
+
+        def make_threshold(layers: Mapping[str, nn.Module]) -> LearnedThreshold:
+            return LearnedThreshold(layers, r, relative_tau, update_every, grid, bandwidth)
+
+        attach_soft(model, make_threshold, scope, skip)
 
     @property
     def r(self) -> float:
@@ -96,49 +99,48 @@ class AdaptivePruning:
 
     @property
     def tau(self) -> float:
-        """The temperature in units of w^2; the geometric mean of several layers, by their weights."""
+        """The temperature in units of w^2; of several layers the geometric mean, by their weights."""
         return mean_tau(thresholds(self.model))
 
     def penalty(self) -> Tensor:
-        """Return lam (1 - r)^2 or, with a target, lam abs(target - r), as a scalar with a gradient for r.
+        """Return lam (1 - r)^2 or, with a target density D, lam abs(1 - D - r), as a scalar.
 
-        The first weakens as r rises, and r settles where the loss pulls as hard; the second does not weaken,
-        and r settles at the target if lam is large enough.
+        The gradient of the first weakens as r rises, and r settles where that of the loss balances it. The
+        gradient of the second does not weaken, and r settles at 1 - D if lam is large enough.
 
         Source: Pereira, section 2.3, for the first.
         """
         ratio = _ratio(self.model)
-        if self.target is None:
+        if self.target_density is None:
             return self.lam * (1 - ratio).square()
-        return self.lam * (self.target - ratio).abs()
+        return self.lam * ((1 - self.target_density) - ratio).abs()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what an optimizer trains: the model's parameters; logit(r), log(tau) at their rates."""
         return parameter_groups(self.model, self.rates)
 
     def freeze(self) -> None:
-        """Stop learning r, for instance once it has ``settled``; weights and tau go on."""
+        """Stop learning r, for instance once it has `settled`; weights and tau go on."""
         for threshold in thresholds(self.model):
             threshold.get_parameter("logit_r").requires_grad_(False)
 
 
 def settled(ratios: Sequence[float], window: int = 3, tolerance: float = 0.002) -> bool:
-    """Tell whether a ratio has converged: the last ``window`` + 1 values lie within ``tolerance``.
+    """Tell whether a ratio has converged: the last `window` + 1 values lie within `tolerance`.
 
     Args:
         ratios: r after each epoch so far.
-        window: changes to look at, at least 1.
-        tolerance: largest difference among the values, above 0; 0.002 is a fifth of a percent of the weights.
+        window: Number of the last changes that count, at least 1.
+        tolerance: Largest difference among the values, above 0; 0.002 is a fifth of a percent of the weights.
     """
-    if window < 1:
-        raise ValueError(f"window must be at least 1, got {window}")
+    require_whole("window", window, 1)
     require_positive("tolerance", tolerance)
     last = list(ratios)[-window - 1 :]
     return len(last) > window and max(last) - min(last) <= tolerance
 
 
 class LearnedThreshold(Threshold):
-    """A threshold t(r) whose r is learned as l = logit(r); between two looks, t = t0 + dt/dl (l - l0)."""
+    """A threshold t(r) whose r is learned as l = logit(r); between two updates, t = t0 + dt/dl (l - l0)."""
 
     l0: Tensor
     slope: Tensor
@@ -147,12 +149,12 @@ class LearnedThreshold(Threshold):
         self,
         layers: Mapping[str, nn.Module],
         r: float,
-        tau: float,
-        every: int,
+        relative_tau: float,
+        update_every: int,
         grid: int,
         bandwidth: Bandwidth,
     ) -> None:
-        super().__init__(layers, 100 * r, tau, learn_tau=True, every=every)
+        super().__init__(layers, 100 * r, relative_tau, learn_tau=True, update_every=update_every)
         self.grid, self.bandwidth = grid, bandwidth
         self.logit_r = nn.Parameter(self.t.new_tensor(math.log(r / (1 - r))))
         self.register_buffer("l0", self.logit_r.detach().clone())
@@ -160,7 +162,7 @@ class LearnedThreshold(Threshold):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return (t, tau), in float32 at least, t with a gradient for r."""
-        slope = widened(self.slope).clone()  # a copy: a look must not change what backward needs
+        slope = widened(self.slope).clone()  # a copy: an update must not change what backward needs
         moved = bounded(self.logit_r, LOGIT_R_MAX) - widened(self.l0)
         return torch.addcmul(widened(self.t), slope, moved).clamp(min=0), self.tau()
 
@@ -178,7 +180,7 @@ class LearnedThreshold(Threshold):
         super().step()
 
     @torch.no_grad()
-    def look(self) -> None:
+    def update_threshold(self) -> None:
         """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the weights and r as they are now."""
         r = self.ratio()
         t, slope = quantile_and_slope(self.scores(), r, self.grid, self.bandwidth)
@@ -188,7 +190,7 @@ class LearnedThreshold(Threshold):
 
 
 def _ratio(model: nn.Module) -> Tensor:
-    """Return the share of all weights, r of each threshold by its weights."""
+    """Return the mean of the thresholds' r, each counted by its number of weights."""
     found = [threshold for threshold in thresholds(model) if isinstance(threshold, LearnedThreshold)]
     if not found:
         raise ValueError("model must have adaptive masks, its thresholds have no ratio to learn")

@@ -8,7 +8,7 @@ Chapter: book/gumbel.ipynb
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from prunebook.checks import require_finite, require_positive, require_whole
 from prunebook.masking import dense_weight, masks, parameter_name, prunable, set_masks
-from prunebook.methods.soft import require_positive
-from prunebook.methods.weights import smallest
+from prunebook.methods.weights import choose
 from prunebook.shrinking.slicing import plain
 
 DAMPING = 1e-6  # in units of F, squared nats per squared weight
@@ -42,57 +42,51 @@ def exchange(
     damping: float = DAMPING,
     batch_size: int = 2000,
 ) -> nn.Module:
-    """Swap ``count`` kept weights for pruned ones in place, over all layers; return the model.
+    """Swap `count` kept weights for pruned ones in place, over all layers, and return the model.
 
-    Out go the kept weights of smallest F w^2 / 2: what the loss rises by without them. In come the pruned
-    ones of largest g^2 / (2 F'), F' = F + damping: what it falls by at w = -g / F', where they start.
-    Fine-tune afterwards.
+    The kept weights of smallest F w^2 / 2, the estimated rise of the loss without them, are pruned. The
+    pruned ones of largest g^2 / (2 F'), with F' = F + damping, come back at w = -g / F', where the loss is
+    estimated to fall by as much. Both estimates are of second order, so fine-tune afterwards.
 
     Args:
-        model: its layers have constant masks: harden it first. In eval mode here, whatever its mode.
-        images: (n, ...), what the gradients are taken on: training images.
-        labels: (n,), their classes.
-        count: how many go out, 0 to the weights kept; without ``total`` also at most those pruned.
-        total: how many there are afterwards; None: as many as before.
-        per_row: how many of one row of a weight, one unit, come in before any further one does; None: no
-            matter. Neighbouring pixels promise a unit the same gain, and only the first of them brings it.
-        damping: above 0; keeps weights on which hardly an image depends from taking endless steps. Raise it
-            for a network that makes no error on its images: there F is next to nothing everywhere.
-        batch_size: images at a time, at least 1.
+        model: All its layers have constant masks: harden it first. Whatever its mode, it is evaluated here.
+        images: (n, ...) training images, on which the gradients are taken.
+        labels: (n,) their classes.
+        count: Number of weights to prune, 0 to the number kept; without `total` also at most those pruned.
+        total: Number of weights kept afterwards. None means as many as before.
+        per_row: Maximum number of weights regrown per output unit before other units get theirs. None means
+            no limit. Neighbouring pixels have the same estimated gain for a unit, but only the first of them
+            realises it.
+        damping: Above 0. It keeps weights that matter to hardly any image from taking huge steps. Raise it
+            for a network that makes no error on its images, where F is nearly 0 everywhere.
+        batch_size: Number of images at a time, at least 1.
 
     Raises:
-        ValueError: an argument is out of range, a layer has no constant mask, or as ``gradient_moments``.
+        ValueError: An argument is out of range, a layer has no constant mask, or as `gradient_moments`.
 
     Source: LeCun, Denker & Solla 1990 (Optimal Brain Damage) for the cost of a weight, with the diagonal of
     the empirical Fisher matrix for the curvature; the gain is the same expansion, solved for w.
     """
     require_positive("damping", damping)
     layers, kept = prunable(model), masks(model)
-    names = [parameter_name(name, "weight") for name in layers]
+    names = [parameter_name(layer, "weight") for layer in layers]
     if bare := [name for name in names if name not in kept]:
         raise ValueError(f"model must have masks on all layers, got none on {bare}: prune or harden it first")
-    alive = torch.cat([kept[name].flatten() for name in names])
-    now = int(alive.count_nonzero())
-    _require_whole("count", count, 0, now if total is not None else min(now, len(alive) - now))
-    total = now if total is None else total
-    _require_whole("total", total, now - count, len(alive) - count)
+    alive = [kept[name] for name in names]
+    size, now = sum(map(Tensor.numel, alive)), sum(int(mask.count_nonzero()) for mask in alive)
+    require_whole("count", count, 0, now if total is not None else min(now, size - now))
+    more = 0 if total is None else require_whole("total", total, now - count, size - count) - now
     if per_row is not None:
-        _require_whole("per_row", per_row, 1, len(alive))
-    moments = gradient_moments(model, images, labels, batch_size)
-    mean, square = (torch.cat([pair[i].flatten() for pair in moments.values()]) for i in (0, 1))
-    weights = [dense_weight(layer) for layer in layers.values()]
-    flat = torch.cat([weight.detach().flatten() for weight in weights])
-    gone = smallest((square * flat.square() / 2).masked_fill(~alive, torch.inf), count)
-    gain = (mean.square() / (2 * (square + damping))).masked_fill(alive, -torch.inf)
-    if per_row is not None:
-        gain += torch.cat([_first(part, per_row) for part in _split(gain, weights)])
-    new = smallest(-gain, count + total - now)
-    flat = torch.where(new, -mean / (square + damping), flat)
-    # refuses masks that are not constant
-    set_masks(model, dict(zip(names, _split(alive & ~gone | new, weights), strict=True)))
-    with torch.no_grad():
-        for weight, part in zip(weights, _split(flat, weights), strict=True):
-            weight.copy_(part)
+        require_whole("per_row", per_row, 1, size)
+    weights = [dense_weight(layer).detach() for layer in layers.values()]
+    moments = list(gradient_moments(model, images, labels, batch_size).values())
+    layerwise = zip(moments, weights, alive, strict=True)
+    costs, gains = zip(*(_cost_and_gain(*layer, damping, per_row) for layer in layerwise), strict=True)
+    gone, new = choose(costs, count), choose([-gain for gain in gains], count + more)
+    after = [mask & ~out | back for mask, out, back in zip(alive, gone, new, strict=True)]
+    set_masks(model, dict(zip(names, after, strict=True)))  # refuses masks that are not constant
+    for weight, found, back in zip(weights, moments, new, strict=True):
+        weight.copy_(torch.where(back, -found.mean / (found.square + damping), weight))
     return model
 
 
@@ -105,15 +99,14 @@ def gradient_moments(
     square: the diagonal of the empirical Fisher matrix. Pruned weights have theirs too. In eval mode.
 
     Raises:
-        ValueError: no images, batch_size below 1, a weight that is not used exactly once for each image, or
-            a gradient that is not finite.
+        ValueError: There are no images, batch_size is below 1, a weight is not used exactly once for each
+            image, or a gradient is not finite.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(
             f"images must be at least one, with a label each, got {len(images)} and {len(labels)}"
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    require_whole("batch_size", batch_size, 1)
     baked = plain(model).eval().requires_grad_(False)
     layers = prunable(baked)
     _require_unshared(baked, layers)
@@ -123,8 +116,7 @@ def gradient_moments(
             for total, part in zip(sums[name], _moments(layers[name], inputs, slopes), strict=True):
                 total += part
     found = {name: Moments(*(total / len(images) for total in pair)) for name, pair in sums.items()}
-    if broken := [name for name, pair in found.items() if not pair.square.isfinite().all()]:
-        raise ValueError(f"gradients must be finite, got NaN or infinite ones in layers {broken}")
+    require_finite("gradients", {name: pair.square for name, pair in found.items()})
     return found
 
 
@@ -182,19 +174,20 @@ def _moments(layer: nn.Module, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, 
     return total, squares
 
 
-def _require_whole(name: str, value: int, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} must be a whole number of weights from {least} to {most}, got {value!r}")
+def _cost_and_gain(
+    found: Moments, w: Tensor, kept: Tensor, damping: float, per_row: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return what the loss rises by without each kept weight, and falls by with each pruned one.
+
+    The gain of the first `per_row` pruned weights of a row is raised above that of all others.
+    """
+    cost, gain = found.square * w**2 / 2, found.mean**2 / (2 * (found.square + damping))  # eq-gumbel-exchange
+    cost, gain = cost.masked_fill(~kept, torch.inf), gain.masked_fill(kept, -torch.inf)
+    return cost, gain if per_row is None else gain + _first(gain, per_row)
 
 
 def _first(gain: Tensor, per_row: int) -> Tensor:
-    """Return, flat, 1 for the largest gains of each row, which are at most 1/2 (g^2 <= F), 0 for others."""
+    """Return 1 for the `per_row` largest gains of each row, else 0. No gain exceeds 1/2, as g^2 <= F."""
     rows = gain.flatten(1)
     best = rows.topk(min(per_row, rows.shape[1]), dim=1).indices
-    return torch.zeros_like(rows).scatter_(1, best, 1).flatten()
-
-
-def _split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return parts of the shapes of ``like``."""
-    parts = flat.split_with_sizes([tensor.numel() for tensor in like])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
+    return torch.zeros_like(rows).scatter_(1, best, 1).view(gain.shape)

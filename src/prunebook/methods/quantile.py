@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from prunebook.checks import require_one_of, require_positive, require_scores, require_whole
+from prunebook.methods.learned import widened
+
 Bandwidth = Literal["scott", "silverman"] | float
 GRID = 4096  # cells between 0 and the largest score
-PIECE = 2**18  # scores counted at a time where there is no GPU: what lies between stays in the cache
+PIECE = 2**18  # scores that a CPU counts at a time, so that intermediate results stay in its cache
 
 
 def quantile(
@@ -28,20 +31,20 @@ def quantile(
     gradient: how t moves with the scores themselves is dropped, so a weight learns through its mask alone.
 
     Args:
-        scores: at least one, finite, at least 0, of any shape; such as abs(w).
-        r: share of the scores in [0, 1]; a number or a tensor with one element.
-        grid: cells of the histogram, at least 16; t is exact to max(scores) / grid.
+        scores: At least one, finite, at least 0, of any shape; such as abs(w).
+        r: Share of the scores, 0 to 1, as a number or a tensor with one element.
+        grid: Cells of the histogram, at least 16; t is exact to max(scores) / grid.
         bandwidth: "scott", "silverman", or the kernel's standard deviation in units of the scores.
 
     Raises:
-        ValueError: an argument is out of range, or a score is negative, NaN or infinite.
+        ValueError: An argument is out of range, or a score is negative, NaN or infinite.
 
     Source: Pereira, A Gradient-Based Approach to Adaptive Neural Network Pruning, eq. 2.12 to 2.16.
     """
-    _require_scores(scores, least=0)
+    require_scores("scores", scores, least=0)
     require_smoothing(grid, bandwidth)
     flat = widened(scores.detach().flatten())
-    ratio = torch.as_tensor(r, dtype=flat.dtype, device=flat.device)  # a half has too few digits for a share
+    ratio = torch.as_tensor(r, dtype=flat.dtype, device=flat.device)  # float16 has too few digits for a share
     if ratio.numel() != 1 or not 0 <= float(ratio.detach()) <= 1:
         raise ValueError(f"r must be one share from 0 to 1, got {r}")
     threshold: Tensor = _Quantile.apply(ratio.reshape(()), flat, grid, bandwidth)
@@ -49,29 +52,29 @@ def quantile(
 
 
 def fft_kde(
-    x: Tensor, grid: int = 1024, bandwidth: Bandwidth = "scott", reflect: bool = True
+    scores: Tensor, grid: int = 1024, bandwidth: Bandwidth = "scott", reflect: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return `grid` points and the density of x at each, by a Gaussian kernel and the FFT.
+    """Return `grid` points and the density of the scores at each, by a Gaussian kernel and the FFT.
 
-    The samples are counted on the grid and the counts convolved with the kernel: O(n + m log m) for n
-    samples and m points, where a sum over all samples at each point costs O(n m).
+    The scores are counted on the grid and the counts convolved with the kernel: O(n + m log m) for n scores
+    and m points, where a sum over all scores at each point costs O(n m).
 
     Args:
-        x: finite samples, at least one, of any shape.
-        grid: number of points m, at least 16, over the samples and 4 bandwidths beyond.
-        bandwidth: "scott" (std(x) n^(-1/5)), "silverman" (0.9 min(std(x), IQR(x) / 1.34) n^(-1/5)), or
-            the kernel's standard deviation. It is never less than the distance of two points.
-        reflect: mirror the density at 0, for samples that cannot be negative such as abs(w). Without it
-            half of the mass near 0 leaks below 0, and the density at 0 is halved.
+        scores: At least one, finite, of any shape.
+        grid: Number of points m, at least 16, over the scores and 4 bandwidths beyond.
+        bandwidth: "scott" (std n^(-1/5)), "silverman" (0.9 min(std, IQR / 1.34) n^(-1/5)), or the kernel's
+            standard deviation. It is never less than the distance of two points.
+        reflect: Mirror the density at 0, for scores that cannot be negative, such as abs(w). Otherwise half
+            of the mass near 0 leaks below 0, and the density at 0 is halved.
 
     Raises:
-        ValueError: an argument is out of range, or a sample is NaN, infinite, or negative with `reflect`.
+        ValueError: An argument is out of range, or a score is NaN, infinite, or negative with `reflect`.
 
     Source: Silverman 1982, Applied Statistics 31, AS 176; bandwidths: Silverman 1986, section 3.4.2.
     """
-    _require_scores(x, least=0 if reflect else -math.inf)
+    require_scores("scores", scores, least=0 if reflect else -math.inf)
     require_smoothing(grid, bandwidth)
-    samples = widened(x.detach().flatten())
+    samples = widened(scores.detach().flatten())
     lowest = torch.zeros_like(samples[0]) if reflect else samples.min()
     spread = float(samples.std(correction=0))
     kernel = spread * len(samples) ** -0.2 if isinstance(bandwidth, str) else bandwidth
@@ -80,13 +83,13 @@ def fft_kde(
     margin = max(4 * kernel, 4 * cell, least)
     low = lowest if reflect else lowest - margin
     width = (samples.max() + margin - low) / grid
-    counts = count([samples - low], grid, width * grid)
+    counts = histogram([samples - low], grid, width * grid)
     density = smooth(counts, width, kernel_width(counts, width, bandwidth), mirror=reflect)
-    points = low + width * (torch.arange(grid, device=x.device, dtype=samples.dtype) + 0.5)
+    points = low + width * (torch.arange(grid, device=scores.device, dtype=samples.dtype) + 0.5)
     return points, density
 
 
-def count(scores: Sequence[Tensor], grid: int, top: Tensor) -> Tensor:
+def histogram(scores: Sequence[Tensor], grid: int, top: Tensor) -> Tensor:
     """Return how many scores, flat and in [0, top], lie in each of `grid` equal cells: int64, exact."""
     counts = torch.zeros(grid, dtype=torch.int64, device=top.device)
     for part in scores:
@@ -113,8 +116,8 @@ def kernel_width(counts: Tensor, width: Tensor, bandwidth: Bandwidth) -> Tensor:
         quarters = torch.linspace(0.25, 0.75, 2, device=counts.device, dtype=width.dtype)
         quartiles = quantile_cell(counts, quarters)
         middle = (quartiles[1] - quartiles[0]) / 1.34
-        spread = 0.9 * torch.where(middle > 0, spread.minimum(middle), spread)
-    return (spread * mass.sum() ** -0.2).clamp(min=1.0) * width
+        spread = 0.9 * torch.where(middle > 0, spread.minimum(middle), spread)  # eq-silverman
+    return (spread * mass.sum() ** -0.2).clamp(min=1.0) * width  # eq-scott
 
 
 def smooth(counts: Tensor, width: Tensor, bandwidth: Tensor, mirror: bool) -> Tensor:
@@ -126,7 +129,7 @@ def smooth(counts: Tensor, width: Tensor, bandwidth: Tensor, mirror: bool) -> Te
     line = torch.cat([mass, mass.flip(0) if mirror else torch.zeros_like(mass)])
     frequency = torch.fft.rfftfreq(len(line), device=line.device, dtype=line.dtype)
     kernel = torch.exp(-2 * (torch.pi * frequency * (bandwidth / width)).square())
-    smoothed: Tensor = torch.fft.irfft(torch.fft.rfft(line) * kernel, n=len(line))[: len(mass)]
+    smoothed: Tensor = torch.fft.irfft(torch.fft.rfft(line) * kernel, n=len(line))[: len(mass)]  # eq-kde
     return smoothed.clamp(min=0) / (mass.sum() * width)
 
 
@@ -134,6 +137,7 @@ def quantile_cell(counts: Tensor, r: Tensor) -> Tensor:
     """Return where the share r of the counts is reached, in cells from 0: linear within a cell."""
     below = counts.cumsum(0)
     wanted = r * below[-1]
+    # eq-quantile
     cell = torch.searchsorted(below, wanted.ceil().long().clamp(min=1).minimum(below[-1]))
     own = counts.gather(0, cell)  # counts[cell] would make a GPU wait, to learn the cell
     inside = (wanted - (below.gather(0, cell) - own)) / own
@@ -149,7 +153,7 @@ def quantile_and_slope(
     nothing about a density. Scores that are all equal have the slope 0, to within a cell.
     """
     top = torch.stack([part.max() for part in scores]).max().clamp(min=1e-30)
-    counts = count(scores, grid, top)
+    counts = histogram(scores, grid, top)
     width = top / grid
     cell = quantile_cell(counts, r)
     h = kernel_width(counts, width, bandwidth)
@@ -159,23 +163,16 @@ def quantile_and_slope(
     left = place.floor().long().clamp(max=grid - 2)
     f = torch.lerp(density.gather(0, left), density.gather(0, left + 1), place - left)
     least = 1 / (counts.sum() * h)
-    return cell * width, 1 / f.maximum(least)
-
-
-def widened(x: Tensor) -> Tensor:
-    """Return x in float32 at least: halves have too few digits to count and to square."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return cell * width, 1 / f.maximum(least)  # eq-slope
 
 
 def require_smoothing(grid: int, bandwidth: Bandwidth) -> None:
     """Raise a ValueError unless grid and bandwidth are in range."""
-    if not isinstance(grid, int) or isinstance(grid, bool) or grid < 16:
-        raise ValueError(f"grid must be a whole number of at least 16, got {grid!r}")
+    require_whole("grid", grid, 16)
     if isinstance(bandwidth, str):
-        if bandwidth not in ("scott", "silverman"):
-            raise ValueError(f"bandwidth must be 'scott', 'silverman' or a number, got {bandwidth!r}")
-    elif not 0 < bandwidth < math.inf:
-        raise ValueError(f"bandwidth must be above 0 and finite, got {bandwidth!r}")
+        require_one_of("bandwidth", bandwidth, ("scott", "silverman"))
+    else:
+        require_positive("bandwidth", bandwidth)
 
 
 class _Quantile(torch.autograd.Function):
@@ -192,15 +189,3 @@ class _Quantile(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None, None
-
-
-def _require_scores(scores: Tensor, least: float) -> None:
-    if scores.numel() == 0:
-        raise ValueError("there must be at least one score, got an empty tensor")
-    if not scores.is_floating_point():
-        raise ValueError(f"scores must be floating point, got {scores.dtype}")
-    low, high = scores.detach().aminmax()
-    if not (low.isfinite() and high.isfinite()):
-        raise ValueError("scores must be finite, got NaN or infinite ones")
-    if low < least:
-        raise ValueError(f"scores must be at least {least}, got {float(low)}")

@@ -13,9 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebook.masking import attach_all, before_forward, dense_weight, optimizer_groups, prunable
-from prunebook.methods.quantile import quantile_and_slope, widened
-from prunebook.methods.weights import Scope, exact_count, groups, magnitudes, smallest
+from prunebook.checks import (
+    require_at_least,
+    require_finite,
+    require_percent,
+    require_positive,
+    require_share,
+    require_whole,
+)
+from prunebook.masking import attach_all, before_forward, dense_weight, prunable
+from prunebook.methods.learned import gradients_by_autograd, optimizer_groups, wide_dtype, widened
+from prunebook.methods.quantile import quantile_and_slope
+from prunebook.methods.schedules import ramp
+from prunebook.methods.weights import Scope, choose, exact_count, groups, magnitudes
 
 TAU_MIN = 1e-12
 LOG_TAU_MAX = 27.5  # log(tau) stays within this and its negative, 1e-12 and 1e12: exact in half precision
@@ -31,86 +41,86 @@ def soft_mask(w: Tensor, t: Tensor | float, tau: Tensor | float) -> Tensor:
     dm/dtau = -(w^2 - t^2)/tau^2 m(1-m).
 
     Args:
-        w: weights; computed in float32 at least.
-        t: threshold, at least 0, in the units of w; it and tau are broadcast against w.
-        tau: temperature, at least 1e-12, in the units of w^2.
+        w: Weights; the mask is computed in float32 at least.
+        t: Threshold, at least 0, in the units of w; t and tau are broadcast against w.
+        tau: Temperature, at least 1e-12, in the units of w^2.
 
     Raises:
         ValueError: t or tau is out of range or NaN.
 
     Source: Cho et al. 2023 (PDP), arXiv 2305.11203, section 3; derivatives: Pereira, eq. 2.10 and 2.11.
     """
-    for name, value, least in (("t", t, 0.0), ("tau", tau, TAU_MIN)):
-        if not (torch.as_tensor(value) >= least).all():
-            raise ValueError(f"{name} must be at least {least:g}, got {value}")
+    require_at_least("t", t, 0.0)
+    require_at_least("tau", tau, TAU_MIN)
     wide, most = widened(w), EXPONENT_MAX * torch.as_tensor(tau, device=w.device)
     # limited before the division, whose gradient would overflow
-    exponent = ((wide - t) * (wide + t)).clamp(-most, most) / tau
+    exponent = ((wide - t) * (wide + t)).clamp(-most, most) / tau  # eq-soft-mask
     return exponent.sigmoid().to(w.dtype)
 
 
 class SoftPruning:
     """Put a soft mask on the weights of a network: k % of them lie below the threshold at all times.
 
-    Train the model as usual, then ``harden`` it: exactly k % become zero, and what is left of the masks is
+    Train the model as usual, then `harden` it: exactly k % become zero, and what is left of the masks is
     multiplied into the weights that stay.
 
     Args:
-        model: its linear and convolution layers get masks, in place; biases never.
-        k: percent of the weights below the threshold, 0 to 100.
-        tau: temperature at the start, above 0: this number times the standard deviation of the weights that
-            share a threshold, the convention of Pereira's thesis. ``.tau`` is the product, in units of w^2;
-            for one weight, or equal ones, it is next to nothing: 1e-12 at least.
-        scope: "layer", a threshold and a temperature for each layer; or "global", one of each.
-        skip: names of layers to leave alone.
-        learn_tau: train the temperature with the weights; else it stays, or ``anneal`` moves it.
-        lr_tau: learning rate of log(tau) in ``parameter_groups``.
-        every: training steps from one look at the weights to the next; the threshold stands still between.
+        model: Its linear and convolution layers get masks, in place; biases never do.
+        k: Percent of the weights below the threshold, 0 to 100.
+        relative_tau: Temperature at the start, above 0, as a multiple of the standard deviation of the
+            weights that share a threshold: the convention of Pereira's thesis. `.tau` is their product, the
+            temperature in units of w^2. It is at least 1e-12, also where the weights are all equal.
+        scope: "layer" gives each layer a threshold and a temperature, "global" shares one of each.
+        skip: Names of layers to leave alone.
+        learn_tau: Train the temperature with the weights. Otherwise it stays, unless `anneal` moves it.
+        lr_tau: Learning rate of log(tau) in `parameter_groups`.
+        update_every: Number of training steps after which the threshold is read from the weights again.
 
     Raises:
-        ValueError: an argument is out of range, or weights are NaN, infinite, or masked already.
+        ValueError: An argument is out of range, or weights are NaN, infinite, or masked already.
     """
 
     def __init__(
         self,
         model: nn.Module,
         k: float,
-        tau: float = 1e-2,
+        relative_tau: float = 1e-2,
         scope: Scope = "layer",
         skip: Sequence[str] = (),
         learn_tau: bool = False,
         lr_tau: float = LR_TAU,
-        every: int = 10,
+        update_every: int = 10,
     ) -> None:
-        exact_count(k, 0)
-        self.model, self.lr_tau = model, require_positive("lr_tau", lr_tau)
-        attach_soft(model, lambda layers: Threshold(layers, k, tau, learn_tau, every), scope, skip)
+        require_percent("k", k)
+        self.model, self.rates = model, {"log_tau": require_positive("lr_tau", lr_tau)}
+        attach_soft(
+            model, lambda layers: Threshold(layers, k, relative_tau, learn_tau, update_every), scope, skip
+        )
 
     @property
     def tau(self) -> float:
-        """The temperature in units of w^2; the geometric mean of several layers, by their weights."""
+        """The temperature in units of w^2; of several layers the geometric mean, by their weights."""
         return mean_tau(thresholds(self.model))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what an optimizer trains: the model's parameters and, at its own rate, log(tau)."""
-        return parameter_groups(self.model, {"log_tau": self.lr_tau})
+        return parameter_groups(self.model, self.rates)
 
-    def anneal(self, end: float, until: float = 0.75) -> Callable[[float], None]:
-        """Return ``schedule(progress)``: from tau now to ``end`` times tau now, by equal factors.
+    def anneal(self, factor: float, until: float = 0.75) -> Callable[[float], None]:
+        """Return `schedule(progress)`: tau falls by equal factors, in all by `factor`, from now on.
 
-        It is reached at the share ``until`` of the run, so that the rest trains with a mask almost hard.
+        It arrives there at the share `until` of the run. The rest of the run trains under a mask that is
+        almost hard. Both arguments are above 0 and at most 1.
         """
-        if not 0 < end <= 1:
-            raise ValueError(f"end must be a factor above 0, up to 1, got {end}")
-        if not 0 < until <= 1:
-            raise ValueError(f"until must be a share of the run above 0, up to 1, got {until}")
+        require_share("factor", factor, zero=False)
+        require_share("until", until, zero=False)
         moved = [threshold.log_tau for threshold in thresholds(self.model)]
         starts = [float(log_tau.detach()) for log_tau in moved]
 
+        @torch.no_grad()
         def schedule(progress: float) -> None:
             for log_tau, start in zip(moved, starts, strict=True):
-                with torch.no_grad():
-                    log_tau.fill_(start + math.log(end) * min(progress / until, 1.0))
+                log_tau.fill_(start + math.log(factor) * ramp(progress, until))
 
         return schedule
 
@@ -121,25 +131,30 @@ class Threshold(nn.Module):
     t: Tensor
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], k: float, tau: float, learn_tau: bool, every: int
+        self,
+        layers: Mapping[str, nn.Module],
+        k: float,
+        relative_tau: float,
+        learn_tau: bool,
+        update_every: int,
     ) -> None:
         super().__init__()
-        require_positive("tau", tau)
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
-        scores = magnitudes(layers)
-        if scores.numel() == 0:
-            raise ValueError(f"layers must have weights, got none in {list(layers)}")
-        self.k, self.every, self.steps, self.size = k, every, 0, len(scores)
-        self.layers = dict(layers)  # a plain dict: these are not parts of the threshold
+        require_positive("relative_tau", relative_tau)
+        self.update_every = require_whole("update_every", update_every, 1)
+        require_finite("weights", {name: dense_weight(layer) for name, layer in layers.items()})
         weights = torch.cat([dense_weight(layer).detach().flatten() for layer in layers.values()])
-        start = max(tau * float(weights.std(correction=0)), TAU_MIN)  # equal weights have no spread
-        self.log_tau = nn.Parameter(scores.new_tensor(math.log(start)), requires_grad=learn_tau)
-        self.register_buffer("t", scores.new_zeros(()))
+        if weights.numel() == 0:
+            raise ValueError(f"layers must have weights, got none in {list(layers)}")
+        self.k, self.steps, self.size = k, 0, len(weights)
+        self.layers = dict(layers)  # a plain dict: these are not parts of the threshold
+        start = max(relative_tau * float(weights.std(correction=0)), TAU_MIN)  # equal weights have no spread
+        log_tau = torch.full((), math.log(start), dtype=wide_dtype(weights), device=weights.device)
+        self.log_tau = nn.Parameter(log_tau, requires_grad=learn_tau)
+        self.register_buffer("t", torch.zeros_like(log_tau))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return (t, tau), in float32 at least."""
-        return widened(self.t).clone(), self.tau()  # a copy: a look must not change what backward needs
+        return widened(self.t).clone(), self.tau()  # a copy: an update must not change what backward needs
 
     def tau(self) -> Tensor:
         """Return the temperature, in units of w^2, 1e-12 to 1e12."""
@@ -150,7 +165,7 @@ class Threshold(nn.Module):
         return exact_count(self.k, self.size)
 
     @torch.no_grad()
-    def look(self) -> None:
+    def update_threshold(self) -> None:
         """Set t to the quantile of the weights as they are now."""
         ratio = torch.full_like(widened(self.t), self.k / 100)
         self.t.copy_(quantile_and_slope(self.scores(), ratio)[0])
@@ -161,14 +176,14 @@ class Threshold(nn.Module):
         return [widened(w.flatten().abs()) for w in weights]
 
     def step(self) -> None:
-        """Keep tau in its range; look at the weights in every so many calls, the first among them."""
+        """Keep tau in its range; update the threshold in the first call and every `update_every` calls."""
         self.log_tau.clamp_(-LOG_TAU_MAX, LOG_TAU_MAX)
-        if self.steps % self.every == 0:
-            self.look()
+        if self.steps % self.update_every == 0:
+            self.update_threshold()
         self.steps += 1
 
     def train(self, mode: bool = True) -> "Threshold":
-        """Look again in the next step: so each epoch begins alike, in a resumed run too."""
+        """Let the next step update the threshold: so each epoch begins alike, in a resumed run too."""
         self.steps = 0
         return super().train(mode)
 
@@ -187,16 +202,14 @@ class SoftMask(nn.Module):
 
     def kept(self, w: Tensor) -> Tensor:
         """Return where m >= 1/2 for the exact quantile of the weights, ties broken by index."""
-        threshold = self.threshold
-        gone = smallest(magnitudes(threshold.layers), threshold.pruned())
-        sizes = {name: dense_weight(layer).numel() for name, layer in threshold.layers.items()}
-        own = dict(zip(sizes, gone.split_with_sizes(list(sizes.values())), strict=True))[self.layer]
-        return own.view(w.shape).logical_not()
+        layers = self.threshold.layers
+        pruned = choose(magnitudes(layers), self.threshold.pruned())
+        return ~pruned[list(layers).index(self.layer)]
 
     def hardened_weight(self, w: Tensor) -> Tensor:
-        """Return w m(w): a kept weight stays as strong as its mask let it be, at least w/2.
+        """Return w m(w), but at least half of w: a kept weight stays as strong as it was under its mask.
 
-        Its m is less only where t is not exact: by a cell of the histogram, or some steps old.
+        Its m is below 1/2 only because t is approximate: it comes from a histogram that is some steps old.
         """
         soft = self.forward(w)
         return soft.where(2 * soft.abs() > w.abs(), w / 2)
@@ -208,10 +221,10 @@ def attach_soft(
     scope: Scope,
     skip: Sequence[str],
 ) -> None:
-    """Attach soft masks, a threshold for each group of layers, that look at the weights as training goes."""
+    """Attach soft masks, with a threshold for each group of layers that follows their weights in training."""
     made = [make_threshold(layers) for layers in groups(prunable(model, skip), scope)]
     for threshold in made:
-        threshold.look()
+        threshold.update_threshold()
     mask_of = {dense_weight(layer): SoftMask(t, name) for t in made for name, layer in t.layers.items()}
     attach_all(model, lambda weight: mask_of[weight], skip)
     before_forward(model, _step)
@@ -221,7 +234,7 @@ def thresholds(model: nn.Module) -> list[Threshold]:
     """Return the thresholds of a model's soft masks.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
     found = [module for module in model.modules() if isinstance(module, Threshold)]
     if not found:
@@ -236,7 +249,7 @@ def mean_tau(found: Iterable[Threshold]) -> float:
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return optimizer groups: the trainable parameters named in ``rates`` at their rates, and the others.
+    """Return optimizer groups: the trainable parameters named in `rates` at their rates, and the others.
 
     Thresholds hold the parameters so named; weight decay is off for them.
     """
@@ -245,15 +258,8 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
 
 
 def bounded(parameter: Tensor, most: float) -> Tensor:
-    """Return the parameter between -most and most, in float32 at least; a copy, as ``step`` changes it."""
+    """Return the parameter between -most and most, in float32 at least; a copy, as `step` changes it."""
     return widened(parameter).clone().clamp(-most, most)
-
-
-def require_positive(name: str, value: float) -> float:
-    """Return the value, or raise a ValueError unless it is above 0 and finite."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")
-    return value
 
 
 def _step(model: nn.Module) -> None:
@@ -261,10 +267,16 @@ def _step(model: nn.Module) -> None:
         threshold.step()
 
 
-class _SoftWeight(torch.autograd.Function):
-    """w m(w); t and tau have one element. The time goes into memory: few buffers, used again.
+def _soft_weight(w: Tensor, t: Tensor, tau: Tensor) -> Tensor:
+    return w * soft_mask(w, t, tau)
 
-    Both terms of the exponent are rounded before their difference: in float32 it is exact to 1e-7 t^2 / tau.
+
+class _SoftWeight(torch.autograd.Function):
+    """w m(w) with the formula of `soft_mask`, where t and tau have one element: change both or none.
+
+    Memory traffic takes most of the time, so a few buffers are used again and again.
+
+    Both terms of the exponent are rounded before their difference: float32 is exact to 1e-7 t^2 / tau.
     """
 
     @staticmethod
@@ -281,16 +293,13 @@ class _SoftWeight(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         w, t, tau, mask = ctx.saved_tensors
         if torch.is_grad_enabled():  # asked for a gradient of the gradient: let autograd find it
-            inputs = [
-                value for value, needed in zip((w, t, tau), ctx.needs_input_grad, strict=True) if needed
-            ]
-            found = iter(torch.autograd.grad(w * soft_mask(w, t, tau), inputs, gradient, create_graph=True))
-            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+            return gradients_by_autograd(_soft_weight, (w, t, tau), ctx.needs_input_grad, gradient)
         wide, gradient = w.to(mask.dtype), gradient.to(mask.dtype)
         pull = gradient * wide
         torch.ops.aten.sigmoid_backward(pull, mask, grad_input=pull)  # by the exponent (w^2 - t^2) / tau
         total = pull.sum()
         pull.mul_(wide)
         moment = torch.dot(pull.flatten(), wide.flatten()) if ctx.needs_input_grad[2] else total
-        along_w = (gradient * mask).addcmul_(pull, 2 / tau)
-        return along_w.to(w.dtype), -2 * t / tau * total, (t * t * total - moment) / (tau * tau)
+        along_w = (gradient * mask).addcmul_(pull, 2 / tau)  # eq-soft-slope
+        along_t, along_tau = -2 * t / tau * total, (t * t * total - moment) / (tau * tau)  # eq-soft-votes
+        return along_w.to(w.dtype), along_t, along_tau

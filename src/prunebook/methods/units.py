@@ -1,7 +1,7 @@
-"""Unit pruning: the k % of the units with the smallest incoming weights fall silent, exactly.
+"""Unit pruning: exactly the k % of the units with the smallest incoming weights are masked.
 
 A unit is an output of a layer: a row of a linear layer, a filter of a convolution. Its weights, its bias and
-its share of a BatchNorm that follows are masked together: it says nothing, and ``shrink`` can remove it.
+its share of a BatchNorm that follows are masked together. Its output is then 0, and `shrink` can remove it.
 
 Chapter: book/units.ipynb
 """
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from prunebook.masking import (
-    MASKABLE,
+    TRANSPOSED,
     dense_weight,
     maskable,
     masks,
@@ -23,10 +23,8 @@ from prunebook.masking import (
     same_weight,
     set_masks,
 )
-from prunebook.methods.weights import Scope, exact_count, groups, select, smallest
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from prunebook.methods.weights import Scope, choose, exact_count, groups, select
+from prunebook.shrinking.graph import norms_after, output_layers, try_trace
 
 
 def prune_units(
@@ -36,13 +34,14 @@ def prune_units(
     skip: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
 ) -> nn.Module:
-    """Mask the k % units of smallest score in place and return the model; what is pruned stays pruned.
+    """Mask the k % of the units with the smallest score, in place, and return the model.
 
-    One unit per layer is always left, with a warning where k asks for it too. Masks on single weights stay.
+    What is pruned stays pruned, and masks on single weights stay. Each layer keeps at least one unit, with a
+    warning where k asks for that one too.
 
     Args:
         model: The units of its linear and convolution layers are pruned.
-        k: Percent of the original units, 0 to 100: ``exact_count(k, n)`` of n units end up masked.
+        k: Percent of the original units, 0 to 100: `exact_count(k, n)` of n units end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
         skip: Names of layers to leave alone; their units do not count.
         outputs: Names of the output layers, which are left alone too; None finds them.
@@ -50,13 +49,12 @@ def prune_units(
     Raises:
         ValueError: An argument is out of range, more is pruned already, or weights are NaN or infinite.
     """
-    graph = trace(model)
+    graph = try_trace(model)
     last = output_layers(model, graph) if outputs is None else outputs
-    layers = prunable(model, [*skip, *last])
     kept = masks(model)
     alive: dict[str, Tensor] = {}
     emptied: list[str] = []
-    for group in groups(layers, scope):
+    for group in groups(prunable(model, [*skip, *last]), scope):
         chosen, rescued = _choose(group, kept, k)
         alive |= chosen
         emptied += rescued
@@ -74,14 +72,14 @@ def unit_rows(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def unit_mask(layer: nn.Module, alive: Tensor) -> Tensor:
-    """Return the mask of the layer's weight, in its shape, that keeps the units ``alive``, (units,) bool."""
+    """Return the mask of the layer's weight, in its shape, that keeps the units `alive`, (units,) bool."""
     return spread_units(alive, dense_weight(layer), layer.groups if isinstance(layer, TRANSPOSED) else 0)
 
 
 def spread_units(values: Tensor, weight: Tensor, groups: int = 0) -> Tensor:
     """Return a value for each unit, (units,), as a view in the shape of a weight or of a bias.
 
-    ``groups`` is that of a transposed convolution, and 0 for other layers.
+    `groups` is that of a transposed convolution, and 0 for other layers.
     """
     if groups:
         values = values.view(groups, 1, -1).expand(-1, len(weight) // groups, -1).flatten(0, 1)
@@ -95,80 +93,27 @@ def unit_scores(layer: nn.Module) -> Tensor:
     """
     weight = cast(Tensor, layer.weight)
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    norms: Tensor = torch.linalg.vector_norm(unit_rows(layer, weight.detach()), dim=1, dtype=dtype)
-    return norms
-
-
-def trace(model: nn.Module) -> fx.Graph | None:
-    """Return the graph of the forward pass; None for a bare layer and, with a warning, if torch.fx fails."""
-    if isinstance(model, MASKABLE):
-        return None
-    try:
-        return _Tracer().trace(model)
-    except Exception as error:
-        warnings.warn(
-            f"torch.fx cannot trace the model ({error}): the last layer registered is taken for the output, "
-            "and no BatchNorm is masked",
-            stacklevel=3,
-        )
-        return None
-
-
-def output_layers(model: nn.Module, graph: fx.Graph | None) -> list[str]:
-    """Return the maskable layers that reach the output through no other; without a graph, the last one."""
-    names = list(maskable(model))
-    stack = list(graph.nodes)[-1].all_input_nodes if graph else []
-    found: set[str] = set()
-    seen: set[fx.Node] = set()
-    while stack:
-        node = stack.pop()
-        inside = [name for name in names if f"{name}.".startswith(f"{_called(node)}.")]
-        found.update(inside)
-        stack += [] if inside else [source for source in node.all_input_nodes if source not in seen]
-        seen.add(node)
-    return [name for name in names if name in found] or names[-1:]
-
-
-def norms_after(model: nn.Module, graph: fx.Graph | None) -> dict[str, str]:
-    """Return {BatchNorm: layer} by name for each BatchNorm whose input is the output of that layer alone."""
-    layers, modules = maskable(model), dict(model.named_modules())
-    sources: dict[str, set[str]] = {}
-    for node in graph.nodes if graph else ():
-        if isinstance(modules.get(_called(node)), BATCH_NORMS):
-            sources.setdefault(_called(node), set()).update(map(_called, node.all_input_nodes))
-    return {norm: layer for norm, (layer, *others) in sources.items() if not others and layer in layers}
-
-
-def _called(node: fx.Node) -> str:
-    """Return the name of the module that a node calls, "" for other nodes."""
-    return str(node.target) if node.op == "call_module" else ""
-
-
-class _Tracer(fx.Tracer):
-    """Sees layers and BatchNorms as one node each, subclasses from outside torch too."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (*MASKABLE, *BATCH_NORMS)) or super().is_leaf_module(m, module_qualified_name)
+    rows = unit_rows(layer, weight.detach())
+    return cast(Tensor, torch.linalg.vector_norm(rows, dim=1, dtype=dtype))  # eq-unit-score
 
 
 def _choose(
     layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor], k: float
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return which units stay alive at k % of the layers' units, (units,) bool by layer name.
+    """Return which units stay alive at k % of the units of all layers, (units,) bool by layer name.
 
-    And the names of the layers that would have lost every unit, were not the best one kept in each.
+    The second value names the layers that would have lost every unit; their best one stays.
     """
     scores = _finite_scores(layers)
-    silent = torch.cat([_silent(name, layer, kept) for name, layer in layers.items()])
-    sizes = [len(score) for score in scores]
-    flat = torch.cat(scores)
-    gone = select(flat, silent, k, layers)
-    emptied = [name for name, part in zip(layers, gone.split_with_sizes(sizes), strict=True) if part.all()]
+    silent = [_silent(name, layer, kept) for name, layer in layers.items()]
+    gone = select(scores, silent, k, layers)
+    emptied = [name for name, part in zip(layers, gone, strict=True) if part.all()]
     if emptied:
-        for part in flat.split_with_sizes(sizes):  # views; of equal scores the last goes last
-            part[len(part) - 1 - int(part.flip(0).argmax())] = torch.inf
-        gone = smallest(flat, min(exact_count(k, len(flat)), len(flat) - len(sizes)))
-    return dict(zip(layers, (~gone).split_with_sizes(sizes), strict=True)), emptied
+        for score in scores:  # of equal scores the last goes last
+            score[len(score) - 1 - int(score.flip(0).argmax())] = torch.inf
+        n = sum(map(len, scores))
+        gone = choose(scores, min(exact_count(k, n), n - len(scores)))
+    return {name: ~part for name, part in zip(layers, gone, strict=True)}, emptied
 
 
 def _finite_scores(layers: Mapping[str, nn.Module]) -> list[Tensor]:

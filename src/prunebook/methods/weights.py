@@ -1,21 +1,22 @@
 """Weight pruning: the k % of the weights with the smallest absolute value become zero, exactly.
 
-k counts the original weights, whatever was pruned before: 50 and then 80 is 80. Of equal weights the one with
-the lower index goes first, in the order of the layers and row by row within each.
+k is a percentage of the original weights, whatever was pruned before: pruning 50 % and then 80 % leaves 80 %
+pruned. Of equal weights the one with the lower index goes first, in the order of the layers and row by row
+within each.
 
 Chapter: book/weights.ipynb
 """
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from fractions import Fraction
-from typing import Literal
+from functools import reduce
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from prunebook.checks import require_finite, require_one_of, require_percent, require_whole
 from prunebook.masking import dense_weight, masks, parameter_name, plain_state, prunable, set_masks
 
 Scope = Literal["layer", "global"]
@@ -28,7 +29,7 @@ def prune_weights(
 
     Args:
         model: Its linear and convolution layers are pruned, biases never.
-        k: Percent of the original weights, 0 to 100: ``exact_count(k, n)`` of n weights end up masked.
+        k: Percent of the original weights, 0 to 100: `exact_count(k, n)` of n weights end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
         skip: Names of layers to leave alone; their weights do not count.
         regrow: Choose anew among the dense values of all weights, so that k may also fall.
@@ -42,7 +43,7 @@ def prune_weights(
     chosen: dict[str, Tensor] = {}
     for layers in groups(prunable(model, skip), scope):
         # nothing as large as the scores may outlive this line: see tests/benchmarks/global_prune.py
-        chosen |= _keep_others(select(magnitudes(layers), _pruned(layers, kept), k, layers, regrow), layers)
+        chosen |= named_masks(layers, select(magnitudes(layers), pruned_now(layers, kept), k, layers, regrow))
     set_masks(model, chosen)
     return model
 
@@ -52,141 +53,96 @@ def exact_count(k: float, n: int) -> int:
 
     k is the decimal number that it prints as: 1.15 % of 1000 is 11.5, not a little less.
     """
-    if not 0 <= k <= 100:
-        raise ValueError(f"k must be a percentage from 0 to 100, got {k}")
-    return round(Fraction(str(k)) * n / 100)
+    from fractions import Fraction  # imported here, since it loads decimal as well
+
+    return round(Fraction(str(require_percent("k", k))) * n / 100)
 
 
-def smallest(scores: Tensor, count: int) -> Tensor:
-    """Return a bool tensor of the scores' shape, True at the ``count`` smallest; of ties, the lower index.
+def choose(scores: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Return bool tensors of the scores' shapes, True at the `count` smallest of all scores together.
 
-    The scores are floating point and not NaN. On the CPU it takes one copy of them, partitioned in place.
+    Of equal scores the one with the lower index goes first: tensor by tensor, row by row within each.
+
+    Args:
+        scores: Floating-point tensors on one device, without NaN.
+        count: From 0 to the number of all scores.
     """
-    if not 0 <= count <= scores.numel():
-        raise ValueError(f"count must be from 0 to the {scores.numel()} scores, got {count}")
+    require_whole("count", count, 0, sum(part.numel() for part in scores))
     if count == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    flat = scores.detach().flatten()
-    threshold = _kth_smallest(flat, count)
-    chosen, ties = flat < threshold, flat == threshold
-    missing = count - int(chosen.count_nonzero())
-    if int(ties.count_nonzero()) > missing:
-        end = bisect_left(range(len(ties)), missing, key=lambda end: int(ties[:end].count_nonzero()))
-        ties[end:] = False
-    return chosen.logical_or_(ties).view(scores.shape)
+        return [torch.zeros_like(part, dtype=torch.bool) for part in scores]
+    dtype = reduce(torch.promote_types, (part.dtype for part in scores), torch.float32)
+    parts = [part.detach().to(dtype) for part in scores]  # float16 would be compared with a rounded threshold
+    threshold = _kth_smallest(parts, count)
+    chosen = [part < threshold for part in parts]
+    missing = count - sum(int(picked.count_nonzero()) for picked in chosen)
+    for part, picked in zip(parts, chosen, strict=True):
+        picked |= (ties := _first(part == threshold, missing))
+        missing -= int(ties.count_nonzero())
+    return chosen
 
 
-def magnitudes(layers: Mapping[str, nn.Module]) -> Tensor:
-    """Return the absolute dense weights of all layers as one flat tensor, at least float32.
+def magnitudes(layers: Mapping[str, nn.Module]) -> list[Tensor]:
+    """Return the absolute dense weights of each layer, in their shapes.
 
     Raises:
         ValueError: A layer has NaN or infinite weights.
     """
-    weights = {name: dense_weight(layer).detach() for name, layer in layers.items()}
-    scores = torch.cat([weight.flatten() for weight in weights.values()]).abs_()
-    if scores.numel() and not scores.max().isfinite():
-        broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
-        raise ValueError(f"weights must be finite, got NaN or infinite ones in layers {broken}")
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores = {name: dense_weight(layer).detach().abs() for name, layer in layers.items()}
+    if not all(score.max().isfinite() for score in scores.values() if score.numel()):
+        require_finite("weights", scores)
+    return list(scores.values())
 
 
 def groups(layers: Mapping[str, nn.Module], scope: Scope) -> list[dict[str, nn.Module]]:
     """Return the layers in the groups that compete with each other: each alone, or all in one."""
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope must be 'layer' or 'global', got {scope!r}")
+    require_one_of("scope", scope, get_args(Scope))
     return [dict(layers)] if scope == "global" else [{name: layer} for name, layer in layers.items()]
 
 
 def select(
-    scores: Tensor, pruned: Tensor, k: float, names: Iterable[str] = (), regrow: bool = False
-) -> Tensor:
-    """Return which of the n scores are pruned at k %: first those in ``pruned``, then the smallest.
-
-    The scores are at least 0; those of what is pruned are overwritten, to save memory. With ``regrow`` all
-    start anew.
-
-    Raises:
-        ValueError: More than k % are pruned already and ``regrow`` is False; ``names`` says where.
-    """
-    count, already = exact_count(k, len(scores)), int(pruned.count_nonzero())
-    if regrow:
-        return smallest(scores, count)
-    if count < already:
-        least = 100 * already / len(scores)
-        raise ValueError(
-            f"k must be at least {least:g}, pruned in {list(names)} already, got {k}; or let them regrow"
-        )
-    return smallest(scores.masked_fill_(pruned, -1), count)
-
-
-def one_shot(progress: float) -> float:
-    """Return 1: everything at once, at the first step."""
-    _require_progress(progress)
-    return 1.0
-
-
-def linear(progress: float) -> float:
-    """Return p, the same number of weights in each step, for progress p in [0, 1]."""
-    _require_progress(progress)
-    return float(progress)
-
-
-def cubic(progress: float) -> float:
-    """Return 1 - (1 - p)^3 for progress p in [0, 1]: fast while many weights are redundant, then slowly.
-
-    Source: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, from an initial sparsity of 0.
-    """
-    _require_progress(progress)
-    return 1 - (1 - progress) ** 3
-
-
-def exponential(progress: float, rate: float = 5.0) -> float:
-    """Return (1 - exp(-rate p)) / (1 - exp(-rate)) for progress p in [0, 1].
-
-    At k = 100 (1 - exp(-rate)), 99.3 for rate 5, equal steps prune equal shares of the weights left.
-    """
-    _require_progress(progress)
-    return math.expm1(-rate * progress) / math.expm1(-rate)
-
-
-def prune_gradually(
-    model: nn.Module,
+    scores: Sequence[Tensor],
+    pruned: Sequence[Tensor],
     k: float,
-    curve: Callable[[float], float] = cubic,
-    scope: Scope = "layer",
-    skip: Sequence[str] = (),
-    start: float = 0.0,
-    end: float = 0.75,
-    updates: int = 100,
-) -> Callable[[float], None]:
-    """Attach masks and return ``schedule(progress)``, which prunes ``model`` as far as it should be by then.
-
-    Call it before each optimizer step, or pass it as ``fit(schedule=...)``. It keeps no state, so that a
-    resumed run repeats exactly: all it needs are the progress and the masks. It never regrows.
+    names: Iterable[str] = (),
+    regrow: bool = False,
+) -> list[Tensor]:
+    """Return which of the n scores are pruned at k %: first those that are `pruned`, then the smallest.
 
     Args:
-        model: Pruned in place.
-        k: Percent of the original weights pruned from ``end`` on.
-        curve: Share of k reached at a share of the way from ``start`` to ``end``.
-        scope: As for ``prune_weights``.
-        skip: As for ``prune_weights``.
-        start: Progress at which pruning starts, in [0, end).
-        end: Progress at which k is reached, below 1: the rest of the training lets the network recover.
-        updates: Number of steps, at least 1, in which the way from ``start`` to ``end`` is gone.
+        scores: At least 0; those of what is pruned are overwritten, to save memory.
+        pruned: Bool tensors of the scores' shapes: what is pruned already.
+        k: Percent of n, 0 to 100.
+        names: Where the scores are from, for the message of an error.
+        regrow: Forget what is pruned and choose among all.
+
+    Raises:
+        ValueError: More than k % are pruned already, and `regrow` is False.
     """
-    if not 0 <= start < end < 1:
-        raise ValueError(f"start and end must satisfy 0 <= start < end < 1, got {start} and {end}")
-    if updates < 1:
-        raise ValueError(f"updates must be at least 1, got {updates}")
-    exact_count(k, 0)
-    _prune_up_to(model, 0, scope, skip)
+    n, already = sum(map(Tensor.numel, pruned)), sum(int(part.count_nonzero()) for part in pruned)
+    count = exact_count(k, n)
+    if count < already and not regrow:
+        raise ValueError(
+            f"k must be at least {100 * already / n:g}, pruned in {list(names)} already, got {k}; "
+            "or let them regrow"
+        )
+    if not regrow:
+        for score, gone in zip(scores, pruned, strict=True):
+            score.masked_fill_(gone, -1)
+    return choose(scores, count)  # eq-weights-mask
 
-    def schedule(progress: float) -> None:
-        done = min((progress - start) / (end - start), 1.0)
-        if done >= 0:
-            _prune_up_to(model, k * curve(math.floor(done * updates) / updates), scope, skip)
 
-    return schedule
+def pruned_now(layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return which weights of each layer are masked now, given `masks(model)`."""
+    pruned = []
+    for name, layer in layers.items():
+        mask = kept.get(parameter_name(name, "weight"))
+        pruned.append(torch.zeros_like(dense_weight(layer), dtype=torch.bool) if mask is None else ~mask)
+    return pruned
+
+
+def named_masks(layers: Iterable[str], pruned: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return masks by parameter name, as `set_masks` takes them, that keep what is not pruned."""
+    return {parameter_name(name, "weight"): ~gone for name, gone in zip(layers, pruned, strict=True)}
 
 
 def sensitivity(
@@ -195,13 +151,14 @@ def sensitivity(
     """Prune one layer of a copy at a time and return a row (layer, k, accuracy) for each layer and k.
 
     Example:
-        ``sensitivity(model, [50, 90, 99], lambda m: evaluate(m, data.valid).accuracy)``
+        `sensitivity(model, [50, 90, 99], lambda m: evaluate(m, data.valid).accuracy)`
     """
     rows: list[dict[str, str | float]] = []
+    rising = sorted(ks)
     for layer in prunable(model, skip):
         copy = deepcopy(model)
         others = [name for name in prunable(model) if name != layer]
-        for k in sorted(ks):
+        for k in rising:
             prune_weights(copy, k, skip=others)
             rows.append({"layer": layer, "k": k, "accuracy": accuracy(copy)})
     return rows
@@ -219,7 +176,7 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             rewind(model, start)
 
     Raises:
-        ValueError: The names differ, or ``state`` is the model's own memory instead of a copy.
+        ValueError: The names differ, or `state` is the model's own memory instead of a copy.
 
     Source: Frankle & Carbin 2019, arXiv 1803.03635, section 1.
     """
@@ -236,43 +193,19 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _prune_up_to(model: nn.Module, k: float, scope: Scope, skip: Sequence[str]) -> None:
-    """Prune to k % wherever less is pruned, and attach masks where there are none."""
-    kept = masks(model)
-    for layers in groups(prunable(model, skip), scope):
-        pruned = _pruned(layers, kept)
-        if exact_count(k, len(pruned)) > int(pruned.count_nonzero()):
-            pruned = select(magnitudes(layers), pruned, k)
-        elif all(parameter_name(name, "weight") in kept for name in layers):
-            continue
-        set_masks(model, _keep_others(pruned, layers))
-
-
-def _pruned(layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor]) -> Tensor:
-    """Return which weights of the layers are masked now, flat, in the order of ``magnitudes``."""
-    parts = []
-    for name, layer in layers.items():
-        mask = kept.get(parameter_name(name, "weight"))
-        weight = dense_weight(layer)
-        parts.append(torch.zeros_like(weight, dtype=torch.bool) if mask is None else ~mask)
-    return torch.cat([part.flatten() for part in parts])
-
-
-def _keep_others(gone: Tensor, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the masks, by parameter name, that keep what is not in the flat ``gone``."""
-    weights = {parameter_name(name, "weight"): dense_weight(layer) for name, layer in layers.items()}
-    parts = gone.logical_not().split_with_sizes([weight.numel() for weight in weights.values()])
-    return {name: part.view(weights[name].shape) for name, part in zip(weights, parts, strict=True)}
-
-
-def _kth_smallest(flat: Tensor, count: int) -> float:
+def _kth_smallest(parts: Sequence[Tensor], count: int) -> float:
+    flat = torch.cat([part.flatten() for part in parts])
     if flat.is_cuda:
-        return float(flat.kthvalue(count).values)
-    values = flat.to("cpu", torch.promote_types(flat.dtype, torch.float32), copy=True).numpy()
-    values.partition(count - 1)
+        return float(flat.sort().values[count - 1])  # kthvalue is 150 times slower there
+    values = flat.cpu().numpy()
+    values.partition(count - 1)  # in place: the copy that cat has made is all the memory it takes
     return float(values[count - 1])
 
 
-def _require_progress(progress: float) -> None:
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must be from 0 to 1, got {progress}")
+def _first(ties: Tensor, count: int) -> Tensor:
+    """Return `ties` with only the first `count` of them left."""
+    flat = ties.flatten()
+    if int(flat.count_nonzero()) > count:
+        end = bisect_left(range(len(flat)), count, key=lambda end: int(flat[:end].count_nonzero()))
+        flat[end:] = False
+    return flat.view(ties.shape)

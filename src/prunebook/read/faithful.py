@@ -1,7 +1,8 @@
-"""Do the pictures of a pruned network tell the truth? Take away what they call important, and compare seeds.
+"""Test whether pictures of a pruned network tell the truth: remove what they call important, compare seeds.
 
-A map of importance is a claim about the network. Removal tests it on images: without the pixels that matter
-most, accuracy should fall fastest. Agreement asks whether another seed finds the same pixels.
+A map of importance is a claim about the network. Removal tests it on images: accuracy should fall fastest
+when the most important pixels go first. Agreement asks whether networks from other seeds find the same
+pixels.
 
 Chapter: book/pathways.ipynb
 """
@@ -9,57 +10,60 @@ Chapter: book/pathways.ipynb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from prunebook.read.paths import surviving, symmetry
-from prunebook.training.data import Split
-from prunebook.training.fit import evaluate
+from prunebook.checks import require_at_least
+from prunebook.read.paths import surviving_weights, symmetry
 
 
 def removal(
-    model: nn.Module, split: Split, order: Tensor, counts: Sequence[int], fill: Tensor
+    accuracy: Callable[[Tensor], float], images: Tensor, order: Tensor, counts: Sequence[int], fill: Tensor
 ) -> list[float]:
-    """Return the accuracy (0..1) without the first so many pixels of an order: one for each count.
+    """Return the accuracy (0..1) after the first `count` pixels of an order are removed, for each count.
 
     Args:
-        model: takes the images of `split`; nothing is retrained.
-        split: images (n, ...) and labels.
-        order: different indices of pixels, row by row; the first go first.
-        counts: how many pixels go, each 0 to the length of `order`.
-        fill: what removed pixels become, in the shape of one image, such as their mean over many.
+        accuracy: Maps images, in the shape of `images`, to the accuracy of the network on them; nothing is
+            retrained.
+        images: (n, ...), at least one.
+        order: Different indices of pixels, counted row by row; the first are removed first.
+        counts: Numbers of pixels to remove, each 0 to the length of `order`.
+        fill: What a removed pixel becomes, in the shape of one image, such as the mean over many images.
 
     Raises:
-        ValueError: an index repeats or is out of range, a count is, or `fill` does not fit.
+        ValueError: An index repeats or is out of range, a count is out of range, or `fill` does not fit.
+
+    Example:
+        `removal(lambda x: evaluate(net, Split(x, test.labels)).accuracy, test.images, order, [0, 9], mean)`
     """
-    pixels = split.images[0].numel()
+    pixels = images[0].numel()
     if order.unique().numel() != order.numel() or not ((order >= 0) & (order < pixels)).all():
         raise ValueError(f"order must hold different indices 0..{pixels - 1}, got {order}")
     if any(not 0 <= count <= len(order) for count in counts):
         raise ValueError(f"counts must be in 0..{len(order)}, got {list(counts)}")
-    if fill.shape != split.images[0].shape:
-        raise ValueError(f"fill must have the shape {tuple(split.images[0].shape)}, got {tuple(fill.shape)}")
+    if fill.shape != images[0].shape:
+        raise ValueError(f"fill must have the shape {tuple(images[0].shape)}, got {tuple(fill.shape)}")
     accuracies = []
     for count in counts:
-        gone = order[:count].to(split.images.device)
-        images = split.images.flatten(1).clone()
-        images[:, gone] = fill.to(images).flatten()[gone]
-        accuracies.append(evaluate(model, Split(images.view_as(split.images), split.labels)).accuracy)
+        gone = order[:count].to(images.device)
+        left = images.flatten(1).clone()
+        left[:, gone] = fill.to(left).flatten()[gone]
+        accuracies.append(accuracy(left.view_as(images)))
     return accuracies
 
 
 def agreement(maps: Tensor, block: int = 1) -> float:
-    """Return the mean correlation, -1 to 1, between each two of n maps (n, side * side).
+    """Return the mean correlation, -1 to 1, over all pairs of n maps (n, side * side).
 
     Args:
-        maps: at least two, none the same everywhere.
-        block: compare means over block x block pixels; it divides the side.
+        maps: At least two; none may be constant.
+        block: Side of the square blocks whose means are compared, in pixels; divides the side of a map.
 
     Raises:
-        ValueError: maps or block do not fit.
+        ValueError: Maps or block do not fit.
     """
     rows = _blocks(maps, block)
     if len(rows) < 2 or not (rows.amax(1) > rows.amin(1)).all():
@@ -69,20 +73,19 @@ def agreement(maps: Tensor, block: int = 1) -> float:
 
 
 def chance(maps: Tensor, among: Tensor, draws: int = 200, seed: int = 0, block: int = 1) -> Tensor:
-    """Return what `agreement` says of maps whose values were shuffled, each on its own, (draws,).
+    """Return the `agreement` of maps whose values are shuffled, each map on its own, once per draw: (draws,).
 
     Args:
         maps: (n, side * side).
-        among: (side * side,) bool: values change places within these pixels alone, the others stay.
-        draws: how often, at least 1.
-        seed: of the shuffles.
-        block: as for `agreement`.
+        among: (side * side,) bool: pixels whose values are shuffled; all others keep theirs.
+        draws: Number of shuffles, at least 1.
+        seed: Of the shuffles.
+        block: As for `agreement`.
 
     Raises:
-        ValueError: draws or `among` do not fit, or as `agreement`.
+        ValueError: Draws or `among` do not fit, or as `agreement`.
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    require_at_least("draws", draws, 1)
     if among.shape != maps.shape[1:] or among.dtype != torch.bool:
         raise ValueError(f"among must be bool of shape {tuple(maps.shape[1:])}, got {among}")
     draw, places, found = torch.Generator().manual_seed(seed), among.nonzero().flatten().cpu(), []
@@ -95,14 +98,14 @@ def chance(maps: Tensor, among: Tensor, draws: int = 200, seed: int = 0, block: 
 
 
 def common_pairs(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return the distance and the cosine of each two pixels that feed a common unit, (pairs,) each.
+    """Return distance and cosine of each pair of pixels that feed a common unit, (pairs,) each.
 
     Distances are between centres, in pixels; the cosines are those of `symmetry`.
 
     Raises:
-        ValueError: the inputs make no square image, or as `surviving`.
+        ValueError: The inputs do not make a square image, or as `surviving_weights`.
     """
-    used = surviving(model)[0] != 0
+    used = surviving_weights(model)[0] != 0
     side = _side(used.shape[1])
     one, other = torch.combinations(used.any(0).nonzero().flatten()).T
     common = (used[:, one] & used[:, other]).any(0)
@@ -119,7 +122,7 @@ def _side(pixels: int) -> int:
 
 
 def _blocks(maps: Tensor, block: int) -> Tensor:
-    """Means over block x block pixels, (n, blocks), in float64 on the CPU."""
+    """Return the means over block x block pixels, (n, blocks), in float64 on the CPU."""
     if maps.ndim != 2:
         raise ValueError(f"maps must be two or more rows, none constant, got {maps}")
     rows = maps.detach().double().cpu()

@@ -1,11 +1,12 @@
-"""What a pruned network tells: which inputs matter, which are treated alike, and by which routes.
+"""Read a pruned network: which inputs matter, which are treated alike, and by which routes they act.
 
-A path leads from an input to an output along weights that are not zero; its strength is their product. A
-weight survives when it lies on a path: what leads nowhere, or starts at a unit that only a bias feeds,
-does not count. Everything here reads fully connected networks: a chain of linear layers, with activations,
-flattening and dropout between them. Masks count as what they keep once hardened. Biases play no part.
+A path leads from an input to an output along weights that are not zero, and its strength is their product.
+A weight survives if it lies on a path. A weight that leads nowhere, or that starts at a unit which only a
+bias feeds, does not survive. The functions here read fully connected networks: a chain of linear layers,
+with activations, flattening and dropout between them. A mask counts as what it will keep once it is
+hardened. Biases play no part.
 
-All tensors returned are new, in float64 or int64, on the CPU.
+All returned tensors are new, in float64 or int64, on the CPU.
 
 Chapter: book/pathways.ipynb
 """
@@ -20,18 +21,14 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
 from torch import Tensor, fx, nn
 
-from prunebook.shrinking.flow import PASSING, rule_of
+from prunebook.checks import require_at_least
 from prunebook.shrinking.graph import asks_batch_size, is_batch_size, trace
+from prunebook.shrinking.rules import PASSING, rule_of
 from prunebook.shrinking.slicing import plain
 
 MOST_PATHS = 1_000_000
-STARTS, PATIENCE = 8, 4  # drawn orders to sweep from; sweeps that save nothing
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,8 @@ class Path:
     """A route through the network.
 
     Attributes:
-        units: one index per layer, the input first and the output last.
-        weights: of the edges between them, one fewer.
+        units: One index per layer, from the input to the output.
+        weights: Those of the edges between the units, one fewer.
     """
 
     units: tuple[int, ...]
@@ -54,7 +51,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Twins:
-    """Inputs that the first layer treats alike: signs[i] is -1 where inputs[i] counts against inputs[0]."""
+    """Inputs that the first layer treats alike; signs[i] is -1 if inputs[i] acts opposite to inputs[0]."""
 
     inputs: tuple[int, ...]
     signs: tuple[int, ...]
@@ -77,16 +74,16 @@ class Component:
         return self.units[-1]
 
 
-def surviving(model: nn.Module, source: int | None = None, target: int | None = None) -> list[Tensor]:
-    """Weights of the linear layers, (units, inputs) each, with 0 for those on no path.
+def surviving_weights(model: nn.Module, source: int | None = None, target: int | None = None) -> list[Tensor]:
+    """Return the weight of each linear layer, (units, inputs), with 0 for each weight that is on no path.
 
     Args:
-        model: a chain of linear layers; it stays as it is.
-        source: index of an input, to see only the paths that start there; None for all.
-        target: index of an output, to see only the paths that end there; None for all.
+        model: a chain of linear layers; it is not changed.
+        source: Index of an input, to keep only the paths that start there; None keeps all.
+        target: Index of an output, to keep only the paths that end there; None keeps all.
 
     Raises:
-        ValueError: the network is no chain of linear layers, a weight is not finite, or an index is out of
+        ValueError: The network is not a chain of linear layers, a weight is not finite, or an index is out of
             range.
     """
     baked = plain(model)
@@ -102,31 +99,31 @@ def surviving(model: nn.Module, source: int | None = None, target: int | None = 
 
 
 def reached(model: nn.Module) -> Tensor:
-    """Which outputs at least one input reaches, (outputs,) bool; the others are constant.
+    """Return which outputs at least one input reaches, (outputs,) bool; all other outputs are constant.
 
     Raises:
-        ValueError: as `surviving`.
+        ValueError: As `surviving_weights`.
     """
-    return surviving(model)[-1].any(1)
+    return surviving_weights(model)[-1].any(1)
 
 
 def importance(model: nn.Module, spread: Tensor | None = None, signed: bool = False) -> Tensor:
-    """Share of each input in the strength of all paths to an output, (outputs, inputs).
+    """Return the share of each input in the strength of all paths to an output, (outputs, inputs).
 
-    S = abs(W_L) ... abs(W_2) abs(W_1) diag(spread), and the result is S_ji / sum_i S_ji: rows sum to 1. The
-    row of an output without a path is 0. Activations count as lines of slope 1: the share says through which
-    weights an input can act, not how far it moves the output of one image.
+    S = abs(W_L) ... abs(W_2) abs(W_1) diag(spread), and the result is S_ji / sum_i S_ji, so each row sums
+    to 1. The row of an output without a path is 0. Activations count as lines of slope 1. The share
+    therefore says through which weights an input can act, not how far it moves the output for one image.
 
     Args:
         model: a chain of linear layers.
         spread: (inputs,) standard deviation of each input in the data, at least 0, so that an input that
-            hardly varies counts for little; None counts them all as equally wide.
-        signed: whether paths of opposite sign cancel: (W_L ... W_1)_ji spread_i / sum_i S_ji, in -1..1.
+            hardly varies counts for little; None treats all inputs as equally wide.
+        signed: Whether paths of opposite sign cancel: (W_L ... W_1)_ji spread_i / sum_i S_ji, in -1..1.
 
     Raises:
-        ValueError: spread does not fit, or as `surviving`.
+        ValueError: Spread does not fit, or as `surviving_weights`.
     """
-    weights = surviving(model)
+    weights = surviving_weights(model)
     wide = _spread(spread, weights[0].shape[1])
     strength = _product([weight.abs() for weight in weights]) * wide
     total = strength.sum(1, keepdim=True)
@@ -136,37 +133,42 @@ def importance(model: nn.Module, spread: Tensor | None = None, signed: bool = Fa
 
 
 def symmetry(model: nn.Module) -> Tensor:
-    """Cosine between what the first layer makes of each two inputs, (inputs, inputs).
+    """Return the cosine between what the first layer makes of each two inputs, (inputs, inputs).
 
-    The cosine of columns of W_1, surviving weights only: 1 = treated alike (the network knows their sum),
-    -1 = oppositely (it knows their difference), 0 = nothing in common. Rows and columns of an input without
-    a surviving weight are 0, on the diagonal too. Two inputs with one weight each, to the same unit, are
-    always at 1 or -1.
+    This is the cosine between columns of W_1, over surviving weights. At 1 the two inputs are treated
+    alike, so the network knows only their sum. At -1 they are treated oppositely, so it knows only their
+    difference. At 0 they have nothing in common. The rows and columns of an input without a surviving
+    weight are 0, on the diagonal too. Two inputs with one weight each, to the same unit, are always at 1 or
+    -1.
 
     Raises:
-        ValueError: as `surviving`.
+        ValueError: As `surviving_weights`.
     """
-    first = surviving(model)[0]
+    first = surviving_weights(model)[0]
     lengths = first.norm(dim=0)
     columns = first / lengths.where(lengths > 0, torch.inf)
-    cosines: Tensor = (columns.T @ columns).clamp(-1, 1)
-    cosines.diagonal().copy_(lengths > 0)  # 1 without rounding
+    above = (columns.T @ columns).clamp(-1, 1).triu(1)  # the product itself is symmetric only up to rounding
+    cosines: Tensor = above + above.T + (lengths > 0).double().diag()
     return cosines
 
 
 def twins(cosines: Tensor, threshold: float = 0.95) -> list[Twins]:
-    """Groups of inputs whose cosines are all at least `threshold` in size, largest group first.
+    """Return groups of inputs whose cosines are all at least `threshold` in size, the largest group first.
 
-    Complete linkage on 1 - abs(cosine): each two of a group are alike or opposite. Above 0.5 the signs of a
-    group agree with each other. Inputs that are like no other are left out.
+    Complete linkage on 1 - abs(cosine): any two inputs of a group are alike or opposite. The threshold is
+    above 0.5 so that the signs within a group agree with each other. Inputs that are like no other are left
+    out.
 
     Args:
         cosines: (inputs, inputs) symmetric, as `symmetry` returns it.
-        threshold: above 0.5 and at most 1.
+        threshold: Above 0.5 and at most 1.
 
     Raises:
-        ValueError: the matrix is no symmetric matrix of cosines, or the threshold is out of range.
+        ValueError: `cosines` is not a symmetric matrix of cosines, or the threshold is out of range.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     if not 0.5 < threshold <= 1:
         raise ValueError(f"threshold must be above 0.5 and at most 1, got {threshold}")
     if cosines.ndim != 2 or not torch.equal(cosines, cosines.T) or not (cosines.abs() <= 1).all():
@@ -187,47 +189,50 @@ def twins(cosines: Tensor, threshold: float = 0.95) -> list[Twins]:
 
 
 def count_paths(model: nn.Module, source: int | None = None, target: int | None = None) -> int:
-    """How many paths lead from an input to an output, exactly; None stands for all of them.
+    """Return the exact number of paths from an input to an output; None stands for all of them.
 
     Raises:
-        ValueError: source or target out of range, or as `surviving`.
+        ValueError: Source or target is out of range, or as `surviving_weights`.
     """
-    return _count(surviving(model, source, target))
+    return _count(surviving_weights(model, source, target))
 
 
 def paths(
     model: nn.Module, source: int | None = None, target: int | None = None, most: int | None = None
 ) -> list[Path]:
-    """Paths from an input to an output, the strongest first; equally strong ones in order of their units.
+    """Return the paths from an input to an output, the strongest first; equal ones in order of their units.
 
     Args:
         model: a chain of linear layers.
-        source: index of an input; None takes them all.
-        target: index of an output; None takes them all.
-        most: how many at most, at least 1. They are found best first: the others are never listed.
+        source: Index of an input; None takes them all.
+        target: Index of an output; None takes them all.
+        most: Maximum number of paths, at least 1. The strongest are found first and no others are listed.
 
     Raises:
         ValueError: a number is out of range, there are over a million paths and `most` is None, or as
-            `surviving`.
+            `surviving_weights`.
     """
-    if most is not None and most < 1:
-        raise ValueError(f"most must be at least 1, got {most}")
-    weights = surviving(model, source, target)
+    if most is not None:
+        require_at_least("most", most, 1)
+    weights = surviving_weights(model, source, target)
     total = _count(weights)
     if most is None and total > MOST_PATHS:
-        raise ValueError(f"most: there are {total} paths, over {MOST_PATHS}; say how many, or prune more")
-    found = _strongest(weights, min(total, total if most is None else most))
+        raise ValueError(f"most must be given: there are {total} paths, over {MOST_PATHS}; or prune more")
+    found = _strongest(weights, total if most is None else min(total, most))
     return sorted(found, key=lambda path: (-abs(path.strength), path.units))
 
 
 def components(model: nn.Module) -> list[Component]:
-    """Parts of the network that share no unit, most units first; units on no path belong to none.
+    """Return the parts that share no unit, those with most units first; a unit on no path is in none of them.
 
     Raises:
-        ValueError: as `surviving`.
+        ValueError: As `surviving_weights`.
     """
-    weights = surviving(model)
-    sizes = _sizes(weights)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    weights = surviving_weights(model)
+    sizes = layer_sizes(weights)
     starts = list(accumulate(sizes, initial=0))
     edges = [weight.nonzero().T for weight in weights]
     ends = torch.cat([edge[0] + start for edge, start in zip(edges, starts[1:], strict=False)])
@@ -242,60 +247,19 @@ def components(model: nn.Module) -> list[Component]:
     return sorted(parts, key=lambda part: (-sum(map(len, part.units)), part.units))
 
 
-def order_units(model: nn.Module, keep_inputs: bool = False, keep_outputs: bool = False) -> list[Tensor]:
-    """Order of the units of each layer in which few edges cross: one permutation per layer, inputs first.
-
-    Sweeps up and down put each unit at the mean place of its neighbours, then exchange neighbours in a layer
-    while that saves crossings. Every edge counts once, however strong. Units on no path come last. The
-    best order seen is returned; it never has more crossings than the order given.
-
-    Args:
-        model: a chain of linear layers.
-        keep_inputs: whether inputs stay in their own order, such as pixels row by row.
-        keep_outputs: whether outputs stay in theirs, such as digits 0..9.
-
-    Raises:
-        ValueError: as `surviving`.
-
-    Source: Sugiyama, Tagawa & Toda 1981, methods for visual understanding of hierarchical system structures.
-    """
-    links = [(weight != 0).double() for weight in surviving(model)]
-    used = [links[0].any(0), *(link.any(1) for link in links)]
-    active = [units.nonzero().flatten() for units in used]
-    small = [link[above][:, below] for link, below, above in zip(links, active[:-1], active[1:], strict=True)]
-    kept = {0: keep_inputs, len(links): keep_outputs}
-    free = [layer for layer in range(len(used)) if not kept.get(layer)]
-    candidates = [_swept(small, start, free) for start in _starts(small, free)]
-    best = min(candidates, key=lambda order: _crossings(small, order))
-    return [
-        torch.cat([active[layer][order], (~used[layer]).nonzero().flatten()])
-        if layer in free
-        else torch.arange(len(used[layer]))
-        for layer, order in enumerate(best)
-    ]
-
-
-def crossings(model: nn.Module, order: Sequence[Tensor]) -> int:
-    """How many pairs of surviving edges cross, when units stand in this order and edges are straight.
-
-    Raises:
-        ValueError: `order` is not one permutation per layer, or as `surviving`.
-    """
-    links = [(weight != 0).double() for weight in surviving(model)]
-    sizes = _sizes(links)
-    if [sorted(layer.tolist()) for layer in order] != [list(range(size)) for size in sizes]:
-        raise ValueError(f"order must be permutations of {sizes} units, one per layer, got {list(order)}")
-    return _crossings(links, order)
+def layer_sizes(weights: Sequence[Tensor]) -> list[int]:
+    """Return the number of units in each layer, inputs first, of a chain of weights (units, inputs)."""
+    return [weights[0].shape[1], *(len(weight) for weight in weights)]
 
 
 def _chain(model: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a network in order, or an error that names what is in the way."""
+    """Return the linear layers of a network in order, or raise an error that names what is in the way."""
     nodes = [node for node in trace(model).nodes if not asks_batch_size(node) and not is_batch_size(node)]
     layers: list[nn.Linear] = []
     for before, node in pairwise(nodes):
         read = [source for source in node.all_input_nodes if source in nodes]
         if node.op == "placeholder" or read != [before]:
-            raise ValueError(f"model: must be one chain of layers, but {node.name} reads {read}")
+            raise ValueError(f"model must be one chain of layers, but {node.name} reads {read}")
         if node.op == "output":
             break
         layer = model.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -306,12 +270,12 @@ def _chain(model: nn.Module) -> list[nn.Linear]:
             what = node.name if layer is None else f"{node.target!r}, a {type(layer).__name__},"
             raise ValueError(f"model: {what} is neither linear nor an activation; pathways cannot cross it")
     if not layers:
-        raise ValueError(f"model: must have a linear layer, got none in {type(model).__name__}")
+        raise ValueError(f"model must have a linear layer, got none in {type(model).__name__}")
     return layers
 
 
 def _require_fit(layers: Sequence[nn.Linear], layer: nn.Linear, node: fx.Node) -> None:
-    """A flattening of something else than features shows in the sizes."""
+    """Raise if the layer reads other sizes than the one before makes, as after flattening over the batch."""
     if layers and layers[-1].out_features != layer.in_features:
         raise ValueError(
             f"model: {node.target!r} must read the {layers[-1].out_features} features of the layer before, "
@@ -320,7 +284,7 @@ def _require_fit(layers: Sequence[nn.Linear], layer: nn.Linear, node: fx.Node) -
 
 
 def _on_paths(weights: Sequence[Tensor]) -> list[Tensor]:
-    """The weights with 0 where no path leads along: one pass from the inputs, one from the outputs."""
+    """Return the weights with 0 off all paths: one pass from the inputs and one from the outputs."""
     fed = [torch.ones(weights[0].shape[1], dtype=torch.bool)]
     for weight in weights:
         fed.append((weight[:, fed[-1]] != 0).any(1))
@@ -334,16 +298,11 @@ def _on_paths(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _product(weights: Sequence[Tensor]) -> Tensor:
-    """W_L ... W_2 W_1, from the outputs down: the smaller side."""
+    """Return W_L ... W_2 W_1, multiplied from the outputs down: outputs are few, so products stay small."""
     product = weights[-1]
     for weight in reversed(weights[:-1]):
         product = product @ weight
     return product
-
-
-def _sizes(weights: Sequence[Tensor]) -> list[int]:
-    """Units per layer, inputs first."""
-    return [weights[0].shape[1], *(len(weight) for weight in weights)]
 
 
 def _spread(spread: Tensor | None, inputs: int) -> Tensor:
@@ -356,7 +315,7 @@ def _spread(spread: Tensor | None, inputs: int) -> Tensor:
 
 
 def _only(weight: Tensor, name: str, index: int | None, axis: int) -> Tensor:
-    """The weight with 0 in every row or column but one."""
+    """Return the weight with 0 in every row or column but one."""
     if index is None:
         return weight
     if not 0 <= index < weight.shape[axis]:
@@ -366,7 +325,7 @@ def _only(weight: Tensor, name: str, index: int | None, axis: int) -> Tensor:
 
 
 def _count(weights: Sequence[Tensor]) -> int:
-    """Product of 0/1 matrices, in Python's own whole numbers: no dense network is too large."""
+    """Multiply 0/1 matrices in Python's own integers, which hold the count of any dense network exactly."""
     counts = np.ones(weights[0].shape[1], dtype=object)
     for weight in weights:
         counts = (weight != 0).numpy().astype(object) @ counts
@@ -374,7 +333,7 @@ def _count(weights: Sequence[Tensor]) -> int:
 
 
 def _strongest(weights: Sequence[Tensor], most: int) -> list[Path]:
-    """Best-first search: a route is as promising as the strongest path that starts with it."""
+    """Search best first: a route is as promising as the strongest path that begins with it."""
     bounds = [torch.ones(len(weights[-1]), dtype=torch.float64)]
     for weight in reversed(weights):
         bounds.insert(0, (weight.abs() * bounds[0][:, None]).amax(0))
@@ -393,80 +352,3 @@ def _strongest(weights: Sequence[Tensor], most: int) -> list[Path]:
         for unit in column.nonzero().flatten().tolist():
             heapq.heappush(heap, (-hopes[unit].item(), (*units, unit), (*used, column[unit].item())))
     return found
-
-
-def _crossings(links: Sequence[Tensor], order: Sequence[Tensor]) -> int:
-    """Pairs of edges (i, j), (k, l) of one layer with i < k and j > l."""
-    total = 0.0
-    for link, (below, above) in zip(links, pairwise(order), strict=True):
-        total += float(_cross(link[above][:, below]).triu(1).sum())
-    return int(total)
-
-
-def _cross(link: Tensor) -> Tensor:
-    """How many edges of u cross edges of v when u stands before v, (units, units)."""
-    return link @ (link.cumsum(1) - link).T
-
-
-def _starts(links: Sequence[Tensor], free: Sequence[int]) -> list[list[Tensor]]:
-    """Orders to sweep from: the given one, and others drawn at random, always the same."""
-    draw, given = torch.Generator().manual_seed(0), [torch.arange(size) for size in _sizes(links)]
-    drawn = [[torch.randperm(len(units), generator=draw) for units in given] for _ in range(STARTS)]
-    return [given, *([o if i in free else given[i] for i, o in enumerate(order)] for order in drawn)]
-
-
-def _swept(links: Sequence[Tensor], start: Sequence[Tensor], free: Sequence[int]) -> list[Tensor]:
-    """Sweep from the inputs up and back down until PATIENCE sweeps save nothing; return the best order.
-
-    The first candidate is the start after exchanges alone: where both ends stay, means can mislead.
-    """
-    order, best, idle = list(start), _settled(links, start, free), 0
-    fewest = _crossings(links, best)
-    while fewest > 0 and idle < PATIENCE:
-        for layer in free:
-            if layer > 0:
-                order[layer] = _by_means(links[layer - 1], order[layer], order[layer - 1])
-        for layer in reversed(free):
-            if layer < len(links):
-                order[layer] = _by_means(links[layer].T, order[layer], order[layer + 1])
-        settled = _settled(links, order, free)
-        now = _crossings(links, settled)
-        idle = 0 if now < fewest else idle + 1
-        best, fewest = (settled, now) if now < fewest else (best, fewest)
-    return best
-
-
-def _settled(links: Sequence[Tensor], order: Sequence[Tensor], free: Sequence[int]) -> list[Tensor]:
-    """Exchange neighbours up and down the layers, until a round saves nothing."""
-    settled, before, now = list(order), math.inf, float(_crossings(links, order))
-    while now < before:
-        for layer in (*free, *reversed(free)):
-            settled[layer] = _exchanged(links, settled, layer)
-        before, now = now, float(_crossings(links, settled))
-    return settled
-
-
-def _by_means(link: Tensor, units: Tensor, neighbours: Tensor) -> Tensor:
-    """Units in order of the mean place of their neighbours one layer on; ties keep their order."""
-    places = torch.arange(len(neighbours), dtype=torch.float64)
-    means = link[:, neighbours] @ places / link.sum(1)
-    return units[means[units].argsort(stable=True)]
-
-
-def _exchanged(links: Sequence[Tensor], order: Sequence[Tensor], layer: int) -> Tensor:
-    """Units of a layer after exchanges of neighbours that each save crossings."""
-    cost = torch.zeros(len(order[layer]), len(order[layer]), dtype=torch.float64)
-    if layer > 0:
-        cost += _cross(links[layer - 1][:, order[layer - 1]])
-    if layer < len(links):
-        cost += _cross(links[layer].T[:, order[layer + 1]])
-    gain = (cost - cost.T).tolist()
-    units = order[layer].tolist()
-    for _ in range(len(units)):
-        before = list(units)
-        for i in range(len(units) - 1):
-            if gain[units[i]][units[i + 1]] > 0:
-                units[i], units[i + 1] = units[i + 1], units[i]
-        if units == before:
-            break
-    return torch.tensor(units, dtype=torch.int64)

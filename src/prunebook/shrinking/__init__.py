@@ -1,1 +1,1 @@
-"""Make a pruned network small: the graph, what flows through it, and the slicing of its layers."""
+"""Make a pruned network small: trace its graph, follow its channels, slice its layers."""

@@ -1,10 +1,11 @@
-"""The graph of a network, as torch.fx traces it, and what can be read off its nodes.
+"""Trace a network with torch.fx, and answer questions about its graph. There is no other tracer.
 
 Chapter: book/units.ipynb
 """
 
 import copy
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -13,8 +14,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
+from prunebook.masking import MASKABLE, maskable
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 IN_PLACE = ("iadd", "isub", "imul", "itruediv")
-# What returns the memory that it was given: https://pytorch.org/docs/stable/tensor_view.html
+# These return the memory that they were given: https://pytorch.org/docs/stable/tensor_view.html
 VIEWS = (
     *("getattr", "getitem", "as_strided", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand"),
     *("expand_as", "flatten", "hsplit", "movedim", "narrow", "permute", "reshape", "reshape_as", "select"),
@@ -24,7 +28,7 @@ VIEWS = (
 
 
 class _Proxy(fx.Proxy):
-    """Records x += y as an operation in place, where torch.fx records x + y."""
+    """Record x += y as an operation in place, where torch.fx records x + y."""
 
 
 def _recorded(name: str) -> Callable[[fx.Proxy, Any], Any]:
@@ -37,9 +41,21 @@ for _name in IN_PLACE:
 
 
 class Tracer(fx.Tracer):
-    """Remembers which module it entered last, for the error message."""
+    """Record a forward pass, and remember which module was entered last, for the error message.
 
-    where = ""
+    Args:
+        leaves: Modules of these classes, and of classes derived from them, become one node each. Without
+            it, torch.fx looks inside every class that is not torch's own.
+    """
+
+    def __init__(self, leaves: tuple[type[nn.Module], ...] = ()) -> None:
+        super().__init__()
+        self.leaves = leaves
+        self.where = ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether a module becomes one node."""
+        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -54,10 +70,10 @@ class Tracer(fx.Tracer):
 
 
 def trace(model: nn.Module) -> fx.Graph:
-    """The graph of a network in eval mode; the network stays as it is.
+    """Return the graph of a network in eval mode. A copy is traced, so the network itself never changes.
 
     Raises:
-        ValueError: what `record` raises, or the graph does not show what an operation in place changes.
+        ValueError: As `record` does, or the graph cannot show what an operation in place changes.
     """
     graph = record(copy.deepcopy(model).eval(), Tracer())
     _refuse_overwriting(model, graph)
@@ -65,10 +81,10 @@ def trace(model: nn.Module) -> fx.Graph:
 
 
 def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
-    """The graph of a network in the mode it is in; what its forward does beside that is done.
+    """Return the graph of this very network, in its present mode. Side effects of its forward do happen.
 
     Raises:
-        ValueError: torch.fx cannot trace it, or a layer is not initialised.
+        ValueError: torch.fx cannot trace the network, or a layer is not initialised.
     """
     lazy = [name for name, weight in model.named_parameters() if is_lazy(weight)]
     if lazy:
@@ -83,23 +99,75 @@ def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
         ) from error
 
 
+def try_trace(model: nn.Module) -> fx.Graph | None:
+    """Return the graph that `output_layers` and `norms_after` read, or None for a bare layer.
+
+    A copy is traced in the mode of the network, since some networks have further outputs in training. Where
+    torch.fx fails, warn the caller's caller and return None.
+    """
+    if isinstance(model, MASKABLE):
+        return None
+    try:
+        return Tracer(leaves=(*MASKABLE, *BATCH_NORMS)).trace(copy.deepcopy(model))
+    except Exception as error:  # a user's forward can raise anything
+        warnings.warn(
+            f"torch.fx cannot trace the model ({error}): the last layer registered is taken for the output, "
+            "and no BatchNorm is masked",
+            stacklevel=3,
+        )
+        return None
+
+
+def output_layers(model: nn.Module, graph: fx.Graph | None) -> list[str]:
+    """Return the names of the maskable layers with no other maskable layer between them and an output.
+
+    Without a graph, the layer registered last is taken.
+    """
+    names = list(maskable(model))
+    stack = list(graph.nodes)[-1].all_input_nodes if graph else []
+    found: set[str] = set()
+    seen: set[fx.Node] = set()
+    while stack:
+        node = stack.pop()
+        inside = [name for name in names if f"{name}.".startswith(f"{_module_of(node)}.")]
+        found.update(inside)
+        stack += [] if inside else [source for source in node.all_input_nodes if source not in seen]
+        seen.add(node)
+    return [name for name in names if name in found] or names[-1:]
+
+
+def norms_after(model: nn.Module, graph: fx.Graph | None) -> dict[str, str]:
+    """Return {BatchNorm: layer}, by name, for each BatchNorm that reads the output of that layer alone."""
+    layers, modules = maskable(model), dict(model.named_modules())
+    sources: dict[str, set[str]] = {}
+    for node in graph.nodes if graph else ():
+        if isinstance(modules.get(_module_of(node)), BATCH_NORMS):
+            sources.setdefault(_module_of(node), set()).update(map(_module_of, node.all_input_nodes))
+    return {norm: layer for norm, (layer, *others) in sources.items() if not others and layer in layers}
+
+
+def _module_of(node: fx.Node) -> str:
+    """Return the name of the module that a node calls, "" for nodes that call none."""
+    return str(node.target) if node.op == "call_module" else ""
+
+
 def name_of(node: fx.Node) -> str:
-    """Name of the function or method that a node calls."""
+    """Return the name of the function or method that a node calls."""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def arguments(node: fx.Node, *names: str) -> dict[str, Any]:
-    """Arguments of a call by name; `names` are those of the positional ones after the tensor."""
+    """Return the arguments of a call by name. `names` are those of the positional ones after the tensor."""
     return {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
 
 
 def tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers."""
+    """Yield the parameters and buffers of a module."""
     return chain(module.parameters(), module.buffers())
 
 
 def count_uses(model: nn.Module, graph: fx.Graph) -> Counter[int]:
-    """How often the graph uses each parameter and buffer, by id."""
+    """Count how often the graph uses each parameter and buffer, by id."""
     parameters = model.named_parameters(remove_duplicate=False)
     named = dict(chain(parameters, model.named_buffers(remove_duplicate=False)))
     called = (model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module")
@@ -108,7 +176,7 @@ def count_uses(model: nn.Module, graph: fx.Graph) -> Counter[int]:
 
 
 def asks_batch_size(node: fx.Node) -> bool:
-    """Whether a node asks for a shape of which only the batch size is used: x.size(0), x.shape[0]."""
+    """Return whether a node asks for a shape of which only the batch size is used: x.size(0), x.shape[0]."""
     if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
         return bool(node.args[1] == 0)
     if node.target != "size" and node.args[1:] != ("shape",):
@@ -118,14 +186,14 @@ def asks_batch_size(node: fx.Node) -> bool:
 
 
 def is_batch_size(value: Any) -> bool:
-    """Whether an argument is the size of the batch."""
+    """Return whether an argument is the size of the batch."""
     if isinstance(value, fx.Node) and value.target is operator.getitem:
-        return isinstance(value.args[0], fx.Node) and asks_batch_size(value.args[0])
+        value = value.args[0]
     return isinstance(value, fx.Node) and asks_batch_size(value)
 
 
 def _refuse_overwriting(model: nn.Module, graph: fx.Graph) -> None:
-    """The graph shows old values where the network would read overwritten ones."""
+    """Raise where the network would read an overwritten tensor, since the graph shows its old values."""
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if not _is_in_place(node, model):
@@ -139,7 +207,7 @@ def _refuse_overwriting(model: nn.Module, graph: fx.Graph) -> None:
 
 
 def _aliases(node: fx.Node, model: nn.Module) -> set[fx.Node]:
-    """Nodes that may share the memory of `node`, itself included."""
+    """Return the nodes that may share the memory of `node`, itself included."""
     above = node.all_input_nodes[:1] if _is_view(node, model) else []
     return {node}.union(*(_aliases(source, model) for source in above))
 

@@ -1,8 +1,8 @@
 """Make a pruned network small: units that carry nothing are taken out, and the outputs stay the same.
 
-A zero costs as much time as any other number; a unit that is gone costs none. Removing unit j of a layer is
-removing row j there and column j in each layer that reads it. A unit without incoming weights still says
-act(bias), always the same, so the layers that read it take that over into their own biases.
+A zero costs as much time as any other number; a unit that is gone costs none. To remove unit j of a layer is
+to remove row j there, and column j in each layer that reads it. A unit without incoming weights still says
+act(bias), the same number for every input, so the layers that read it add it to their own biases.
 
 Chapter: book/units.ipynb
 """
@@ -17,19 +17,21 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from prunebook.masking import bake, masks
-from prunebook.shrinking.flow import BATCH_NORMS, TRANSPOSED, Channels, Flow, Mix
+from prunebook.masking import TRANSPOSED, bake, masks
+from prunebook.shrinking.flow import Channels, Flow, Mix
+from prunebook.shrinking.graph import BATCH_NORMS
+from prunebook.shrinking.rules import analyse
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `shrink` did and did not do.
+    """What `shrink` did, and what it left.
 
     Attributes:
         units: (before, after) of each layer that was looked at.
-        idle: units that carry nothing and stay all the same: how many for which reason, by layer.
-        whole: layers left as they are, and why.
-        unused_inputs: inputs of the network that a first layer does not use, by layer.
+        idle: By layer, how many units carry nothing and stay nevertheless, for each reason.
+        whole: Why a layer was left as it is, by layer.
+        unused_inputs: Inputs of the network that a first layer does not use, by layer.
     """
 
     units: dict[str, tuple[int, int]]
@@ -38,7 +40,7 @@ class Report:
     unused_inputs: dict[str, tuple[int, ...]]
 
     def __str__(self) -> str:
-        """One line for each layer, then what stays and why."""
+        """Return one line for each layer, then what stays and why."""
         lines = [f"{name}: {before} -> {after} units" for name, (before, after) in self.units.items()]
         for name, reasons in self.idle.items():
             lines += [f"{name}: {count} idle units stay: {reason}" for reason, count in reasons.items()]
@@ -52,24 +54,24 @@ def shrink(model: nn.Module, report: Literal[False] = False) -> nn.Module: ...
 @overload
 def shrink(model: nn.Module, report: Literal[True]) -> tuple[nn.Module, Report]: ...
 def shrink(model: nn.Module, report: bool = False) -> nn.Module | tuple[nn.Module, Report]:
-    """A smaller, plain network with the same outputs in eval mode; `model` stays as it is.
+    """Return a smaller, plain network with the same outputs in eval mode; `model` does not change.
 
-    Removes every unit (row of a linear layer, filter of a convolution) that is constant or that no output
-    depends on, until none is left; constants move into the biases that follow. Outputs of the network
-    and its inputs stay, and so does one unit of each layer. What cannot be proved safe stays and is
-    reported, such as a constant that enters a zero-padded convolution: at the border it is not constant.
+    Every unit (row of a linear layer, filter of a convolution) that is constant, or on which no output
+    depends, is removed. Constants move into the biases that follow. The network keeps its inputs and
+    outputs, and each layer at least one unit. What cannot be proved safe stays and is reported, such as a
+    constant that enters a zero-padded convolution, since it is not constant at the border.
     In train mode the outputs differ where BatchNorm takes statistics from the batch.
 
     Args:
-        model: reads batches, (batch, features) or (batch, channels, space...); masked or plain.
-        report: whether to return (network, Report).
+        model: Reads batches, (batch, features) or (batch, channels, space...); masked or plain.
+        report: Whether to return (network, Report).
 
     Raises:
-        ValueError: torch.fx cannot trace the network, a layer is lazy and not initialised, or a tensor
-            is overwritten in place and read again.
+        ValueError: torch.fx cannot trace the network, a layer is not initialised, or a tensor is
+            overwritten in place and read again.
     """
     small = plain(model)
-    flow = Flow(small)
+    flow = analyse(small)
     with torch.no_grad():
         for mix in flow.mixes:
             _slice_mix(small.get_submodule(mix.name), mix, flow.keep)
@@ -79,7 +81,7 @@ def shrink(model: nn.Module, report: bool = False) -> nn.Module | tuple[nn.Modul
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """A copy whose masks are baked into plain weights.
+    """Return a copy whose masks are baked into plain weights.
 
     Raises:
         ValueError: A layer has a parametrization that is no mask, such as weight normalisation.
@@ -94,9 +96,9 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def _slice_mix(layer: nn.Module, mix: Mix, keep: Tensor) -> None:
-    """Take out rows and columns, and let the bias say what removed constants said."""
+    """Take out rows and columns, and add to the bias what the removed constants contributed."""
     rows, columns = keep[mix.out.ids], keep[mix.source.ids]
-    fold = (mix.total[:, ~columns] @ mix.passes[~columns])[rows]
+    fold = (mix.total[:, ~columns] @ mix.passes[~columns])[rows]  # eq-unit-fold
     axes = (1, 0) if isinstance(layer, TRANSPOSED) else (0, 1)
     _take(layer, "weight", rows, axes[0])
     _take(layer, "weight", columns, axes[1])
@@ -118,7 +120,7 @@ def _slice_scale(layer: nn.Module, kept: Tensor) -> None:
 
 
 def _take(layer: nn.Module, name: str, kept: Tensor, axis: int = 0) -> None:
-    """Keep these entries of a parameter or buffer along an axis."""
+    """Keep only these entries of a parameter or buffer along an axis."""
     tensor = getattr(layer, name, None)
     if tensor is None or kept.all():
         return
@@ -128,7 +130,7 @@ def _take(layer: nn.Module, name: str, kept: Tensor, axis: int = 0) -> None:
 
 
 def _add_to_bias(layer: nn.Module, fold: Tensor) -> None:
-    """Add constants, in float64 before rounding; a layer without bias gets one."""
+    """Add constants to the bias, in float64 before rounding; a layer without bias gets one."""
     weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
     total = fold if bias is None else fold + bias.detach().double().cpu()
     layer.bias = nn.Parameter(total.to(weight), weight.requires_grad if bias is None else bias.requires_grad)
@@ -137,50 +139,58 @@ def _add_to_bias(layer: nn.Module, fold: Tensor) -> None:
 def _report(flow: Flow) -> Report:
     units = {name: (len(out.ids), int(flow.keep[out.ids].sum())) for name, out in flow.layers.items()}
     idle = {name: _idle(flow, out) for name, out in flow.layers.items()}
-    first = flow.inputs.items()
-    unused = {name: tuple((~source.need).nonzero().flatten().tolist()) for name, source in first}
+    unused = {name: (~source.need).nonzero().flatten() for name, source in flow.inputs.items()}
     return Report(
         units,
         {name: reasons for name, reasons in idle.items() if reasons},
         flow.whole,
-        {name: columns for name, columns in unused.items() if columns},
+        {name: tuple(columns.tolist()) for name, columns in unused.items() if len(columns)},
     )
 
 
 def _idle(flow: Flow, out: Channels) -> dict[str, int]:
-    """Why units stay that carry nothing."""
+    """Count the units that carry nothing and stay, by the reason why they do."""
     ids = out.ids[flow.keep[out.ids] & ~out.live].tolist()
     return dict(Counter(flow.reasons.get(i, "the channel is needed further on") for i in ids))
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode, without gradients; each module's own mode comes back afterwards."""
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Give each module its own mode (train or eval) back at the end."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            yield model.eval()
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def recalibrate(model: nn.Module, images: Tensor, batch_size: int = 500) -> nn.Module:
-    """Measure BatchNorm's running statistics anew, in place: masking has moved them.
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put the network in eval mode, without gradients, and give each module its own mode back afterwards."""
+    with keeping_modes(model), torch.no_grad():
+        yield model.eval()
 
-    Each layer takes the mean over batches of nearly equal size, through all images once, with everything
-    else in eval mode. A network without BatchNorm stays as it is.
+
+def recalibrate(model: nn.Module, images: Tensor, batch_size: int = 500) -> nn.Module:
+    """Measure BatchNorm's running statistics anew, in place, and return the network: masking has moved them.
+
+    All images pass once, in batches of nearly equal size, and each BatchNorm takes the mean over the batches.
+    Everything else is in eval mode. A network without BatchNorm does not change.
 
     Args:
-        model: on the device of the images.
+        model: On the device of the images.
         images: (n, ...) inputs of the network, n >= 2.
-        batch_size: so many images at a time at most, at least 2; one more where one would be left alone.
+        batch_size: Maximum number of images in a batch, at least 2. One batch holds one more where
+            an image would otherwise be alone.
 
     Raises:
-        ValueError: fewer than two images, or a batch size below 2.
+        ValueError: Fewer than two images, or a batch size below 2.
     """
     if len(images) < 2 or batch_size < 2:
-        raise ValueError(f"images, batch_size: got {len(images)} and {batch_size}, need at least 2 of each")
+        raise ValueError(
+            f"images and batch_size must each be at least 2, got {len(images)} images and {batch_size}"
+        )
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
     batches = images.tensor_split(min(-(-len(images) // batch_size), len(images) // 2))

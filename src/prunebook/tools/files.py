@@ -9,249 +9,295 @@ Chapter: book/what-you-gain.ipynb
 
 import copy
 import inspect
-import json
 import math
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Set
+from itertools import chain
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunebook.masking import masks, parameter_name, set_masks
-from prunebook.shrinking.flow import MIXING
-from prunebook.shrinking.slicing import plain
-from prunebook.tools.recording import LAYERS, Recorded, pack, steps_of, unpack
-from prunebook.training.checkpoint import digest
+from prunebook.checks import require_one_of
+from prunebook.masking import maskable, masks, parameter_name, set_masks
+from prunebook.tools import sealed
+from prunebook.tools.csr import baked_copy
+from prunebook.tools.recording import LAYERS, Recorded, kind_of, pack_argument, steps_of, unpack_argument
 
-VERSION = 1
+KIND = "a file of save_model in format 2"
 NAME = re.compile(r"(?a:\w+(\.\w+)*)?")
 FORMS = ("dense", "csr", "bitmask")
 Form: TypeAlias = Literal["dense", "csr", "bitmask", "auto"]
+# Options of layers that follow from the shapes of their tensors: what shrinking changes.
+SIZES = (
+    *("in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_channels"),
+    *("num_parameters", "num_groups", "num_embeddings", "embedding_dim", "normalized_shape", "input_size"),
+)
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], form: Form = "auto") -> None:
-    """Write a network to one file, from which ``load_model`` builds it again, with the same outputs.
+    """Write a network to one file, from which `load_model` builds it again, with the same outputs.
 
-    Masks are saved as bits; weights behind them are 0 after loading. A class of your own is recorded by
-    torch.fx: what its forward does to one input, in eval and in train mode, is in the file. Its other methods
-    and attributes are not; nor are modes that differ within it, and numbers that forward draws by Python's or
-    NumPy's random generators become constants.
+    Masks are saved as bits; the weights behind them are 0 after loading. A class of your own is recorded by
+    torch.fx: the file holds what its forward does to one input, in eval and in train mode, and nothing else
+    of the class. Numbers that forward draws from Python's or NumPy's random generators become constants.
+
+    A network that cannot be recorded (torch.fx cannot trace it, or it has a layer or an operation that is
+    not in the tables) is saved without its steps, with a warning that says why. Such a file can only be
+    loaded into a network of the same class, `load_model(path, into=net)`.
 
     Args:
-        model: masked and hardened, baked, shrunk, or never pruned; it stays as it is.
+        model: Masked and hardened, baked, shrunk, or never pruned; it stays as it is.
         path: a file there is replaced at once: a reader finds the old one or the new one, whole.
-        form: how weights of linear layers and convolutions are stored: "dense"; "csr", numbers and their
-            places; "bitmask", numbers and one bit for each place; or "auto", for each weight the smallest.
+        form: How weights of linear layers and convolutions are stored: "dense"; "csr", nonzero numbers and
+            their places; "bitmask", nonzero numbers and one bit per place; "auto", the smallest per weight.
 
     Raises:
-        ValueError: form is not known, a mask has still to be hardened, or the network holds or does
-            something that a file cannot name.
-        OSError: the file cannot be written.
+        ValueError: Form is not known, a mask still learns, or the network has something that no file can
+            hold, such as hooks.
+        OSError: The file cannot be written.
     """
-    if form not in (*FORMS, "auto"):
-        raise ValueError(f"form must be one of {(*FORMS, 'auto')}, got {form!r}")
-    contents, tensors = _describe(model, form)
-    _build(contents, tensors)  # what cannot be built again is not written
-    sealed = json.dumps({**contents, "sha256": _seal(contents, tensors)})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    require_one_of("form", form, (*FORMS, "auto"))
+    bare, kept = baked_copy(model), masks(model)
+    weights = {layer.get_parameter("weight") for layer in maskable(bare).values()}  # refuses lazy layers
+    for path_of, module in bare.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(f"{path_of or 'model'} has forward hooks, which no file can hold")
+    contents, held = _describe(bare)
+    for name, entry in contents["tensors"].items():
+        first, entry["masked"] = entry.get("same", name), name in kept
+        if (first in kept) != entry["masked"]:
+            raise ValueError(f"model: {first} and {name} are one tensor and must share a mask")
+    stored = _store(held, kept, weights, form)
     try:
-        save_file(tensors, partial, {"prunebook": sealed})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if any(entry.get("kind") == "Module" for entry in contents["modules"].values()):
+            contents["steps"] = steps_of(bare)
+        _build(contents, stored, "cpu")  # what cannot be built again is not recorded
+    except ValueError as error:
+        contents |= {"steps": None, "reason": str(error)}
+        warnings.warn(f"{path} can only be loaded by load_model(path, into=network): {error}", stacklevel=2)
+    sealed.write(path, KIND, contents, stored)
 
 
-def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
-    """Build the network that ``save_model`` wrote, in the mode it was in, on a device.
+def load_model(
+    path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    *,
+    into: nn.Module | None = None,
+) -> nn.Module:
+    """Return the network that `save_model` wrote, in the mode it was in.
 
     No code in the file is run, since there is none. A network with a class of the writer's comes back as a
-    ``Recorded``, with the same layers under the same names.
+    `Recorded`, with the same layers under the same names, unless `into` is given.
+
+    Args:
+        path: The file.
+        device: Where its tensors go; None is the CPU, or where `into` is.
+        into: a network of the class that was saved, without masks, such as a new one of full size. Its layers
+            are resized to the file and get its tensors, masks and modes. Other attributes of your classes
+            stay as they are. It is returned; if an error occurs, it is left unchanged.
 
     Raises:
-        ValueError: the file is truncated, altered, of another kind, or of a newer version.
-        OSError: there is no such file.
+        ValueError: The file is truncated, altered, of another kind or version, does not fit into `into`, or
+            holds no steps and `into` is None.
+        OSError: There is no such file.
     """
+    contents, stored = sealed.read(path, KIND)
     try:
-        with safe_open(path, framework="pt") as file:
-            contents = json.loads((file.metadata() or {})["prunebook"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        version, sealed = contents["version"], contents.pop("sha256")
-        seal = _seal(contents, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is truncated, damaged or no file of save_model: {error!r}") from error
-    if sealed != seal:
-        raise ValueError(f"{path} is damaged or was altered: its checksum does not fit; get it anew")
-    if version != VERSION:
-        raise ValueError(f"{path} has format {version}, this prunebook reads {VERSION}: update prunebook")
-    try:
-        return _build(contents, tensors, device)
+        if into is None:
+            return _build(contents, stored, device or "cpu")
+        _require_same_class(contents, into)
+        device = device or next((tensor.device for tensor in _describe(into)[1].values()), "cpu")
+        for network in (copy.deepcopy(into), into):  # whatever can fail fails on the copy
+            _fill(network, contents, stored, device)
+        return into
     except Exception as error:  # a checksum that fits says nothing about who wrote the file
-        raise ValueError(f"{path} describes no network that can be built on {device}: {error!r}") from error
+        what = "describes no network that can be built" if into is None else "does not fit into the network"
+        raise ValueError(f"{path} {what}: {error}") from error
 
 
-def _seal(contents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    return digest([json.dumps(contents), dict(sorted(tensors.items()))])
-
-
-def _describe(model: nn.Module, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file holds: the description and the tensors."""
-    bare, kept = copy.deepcopy(model), masks(model)
-    set_masks(bare, kept)  # refuses masks that have still to be hardened
-    bare = plain(bare)
-    modules, persistent = _modules(bare), bare.state_dict().keys()
-    sparse = {id(layer.weight) for layer in bare.modules() if isinstance(layer, MIXING)}
-    names: dict[int, str] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in _tensors(bare).items():
-        first = names.setdefault(id(tensor), name)
-        if (name in kept) != (first in kept):
-            raise ValueError(f"model: {first} and {name} are one tensor and must share a mask")
-        if first == name:
-            forms = (FORMS if form == "auto" else (form,)) if id(tensor) in sparse else ("dense",)
-            each = [_encode(tensor.detach().cpu(), kept.get(name), one) for one in forms]
-            best = min(each, key=lambda parts: sum(part.nbytes for part in parts.values()))
-            tensors |= {name + part: stored for part, stored in best.items()}
-        trained = tensor.requires_grad if isinstance(tensor, nn.Parameter) else None
-        entries[name] = {"same": first, "shape": list(tensor.shape), "masked": name in kept}
-        entries[name] |= {"persistent": name in persistent, "trained": trained}
-    own = any(entry.get("kind") == "Module" for entry in modules.values())
-    steps = steps_of(bare) if own else None
-    return {"version": VERSION, "modules": modules, "tensors": entries, "steps": steps}, tensors
-
-
-def _modules(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Every module by its path: its kind, options and mode, or the path where it was before."""
-    paths: dict[nn.Module, str] = {}
-    entries: dict[str, dict[str, Any]] = {}
+def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a file says of a network without masks, and its tensors by their first names."""
+    modules: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, dict[str, Any]] = {}
+    first: dict[nn.Module | Tensor, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        kind = type(module).__name__
-        known = LAYERS.get(kind) is type(module)
-        own = isinstance(module, (nn.ParameterList, nn.ParameterDict)) or "torch.nn." not in str(type(module))
-        if not known and not own:
-            raise ValueError(f"{path or 'model'}: {kind} is none of the layers that a file can name")
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise ValueError(f"{path or 'model'}: {kind} has forward hooks, which no file can hold")
-        if paths.setdefault(module, path) != path:
-            entries[path] = {"same": paths[module]}
-        else:
-            made = {"kind": kind, "options": _options(module)} if known else {"kind": "Module", "options": {}}
-            entries[path] = {**made, "training": module.training}
-    return entries
+        if first.setdefault(module, path) != path:
+            modules[path] = {"same": first[module]}
+            continue
+        kind = kind_of(module)
+        modules[path] = {"kind": kind, "options": _options(kind, module), "training": module.training}
+        for key, tensor in chain(module._parameters.items(), module._buffers.items()):
+            if tensor is None:
+                continue
+            name = parameter_name(path, key)
+            tensors[name] = {"persistent": key not in module._non_persistent_buffers_set}
+            if first.setdefault(tensor, name) != name:
+                tensors[name]["same"] = first[tensor]
+            else:
+                trained = tensor.requires_grad if isinstance(tensor, nn.Parameter) else None
+                tensors[name] |= {"shape": list(tensor.shape), "trained": trained}
+    held = {name: tensor for tensor, name in first.items() if isinstance(tensor, Tensor)}
+    return {"modules": modules, "tensors": tensors, "steps": None}, held
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, once for each place that holds them."""
-    return {
-        parameter_name(path, name): tensor
-        for path, module in model.named_modules()
-        for listed in (module.named_parameters, module.named_buffers)
-        for name, tensor in listed(recurse=False, remove_duplicate=False)
-    }
-
-
-def _options(module: nn.Module) -> dict[str, Any]:
-    """The arguments that make such a layer: torch.nn keeps them as attributes of the same names."""
+def _options(kind: str, module: nn.Module) -> dict[str, Any]:
+    """Return the arguments that make such a layer: torch.nn keeps them as attributes of the same names."""
+    if kind == "Module" or kind not in LAYERS:
+        return {name: size for name in SIZES if isinstance(size := vars(module).get(name), int)}
     names = inspect.signature(type(module)).parameters
     found = {name: value for name, value in vars(module).items() if name in names}
     if "bias" in names:
         found["bias"] = getattr(module, "bias", None) is not None
-    return {name: pack(value, {}) for name, value in found.items()}
+    return {name: pack_argument(value, {}) for name, value in found.items()}
 
 
-def _encode(tensor: Tensor, kept: Tensor | None, form: str) -> dict[str, Tensor]:
-    """The tensors that a file stores for one, by what is added to its name."""
+def _store(
+    held: Mapping[str, Tensor], kept: Mapping[str, Tensor], weights: Set[Tensor], form: str
+) -> dict[str, Tensor]:
+    """Return what a file stores of all tensors; the weights may be sparse."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in held.items():
+        forms = (FORMS if form == "auto" else (form,)) if tensor in weights else ("dense",)
+        each = [_encode(name, tensor.detach().cpu(), kept.get(name), one) for one in forms]
+        smallest = min(each, key=lambda parts: sum(part.nbytes for part in parts.values()))
+        stored |= smallest
+    return stored
+
+
+def _encode(name: str, tensor: Tensor, kept: Tensor | None, form: str) -> dict[str, Tensor]:
+    """Return what a file stores of one tensor, and of its mask."""
     if form == "dense":
-        whole = {"": tensor.clone(memory_format=torch.contiguous_format)}  # safetensors refuses shared memory
-        return whole if kept is None else {**whole, ".bits": _bits(kept)}
+        whole = {name: tensor.clone(memory_format=torch.contiguous_format)}  # no two may share memory
+        return whole if kept is None else {**whole, f"{name}.bits": _bits(kept)}
     present = (tensor != 0) | tensor.signbit() if kept is None else kept.cpu()  # -0 is not 0, bit for bit
+    values = {f"{name}.values": tensor[present]}
     if form == "bitmask":
-        return {".bits": _bits(present), ".values": tensor[present]}
+        return {**values, f"{name}.bits": _bits(present)}
     rows = present.flatten(1)
     ends = nn.functional.pad(rows.sum(1).cumsum(0), (1, 0)).int()
-    return {".rows": ends, ".columns": rows.nonzero()[:, 1].int(), ".values": tensor[present]}
+    return {**values, f"{name}.rows": ends, f"{name}.columns": rows.nonzero()[:, 1].int()}
 
 
 def _bits(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(mask.cpu().numpy().ravel()))
 
 
-def _decode(name: str, shape: list[int], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Undo `_encode`: the tensor, and where it is stored; None where that is not said."""
+def _decode(name: str, shape: list[int], stored: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Undo `_encode`: return the tensor, and where it is stored, or None if the file does not say that."""
     present = None
-    if (bits := tensors.get(f"{name}.bits")) is not None:
+    if (bits := stored.get(f"{name}.bits")) is not None:
         if len(bits) != -(-math.prod(shape) // 8):
             raise ValueError(f"{name} has {len(bits)} bytes of bits for a shape of {shape}")
         present = torch.from_numpy(np.unpackbits(bits.numpy(), count=math.prod(shape))).bool().view(shape)
-    elif (ends := tensors.get(f"{name}.rows")) is not None:
+    elif (ends := stored.get(f"{name}.rows")) is not None:
         row = torch.arange(shape[0]).repeat_interleave(ends.long().diff())
         present = torch.zeros(shape, dtype=torch.bool)
-        present.flatten(1)[row, tensors[f"{name}.columns"].long()] = True
-    if present is None or name in tensors:
-        return tensors[name].clone().view(shape), present  # a copy: not tied to the file
-    values = tensors[f"{name}.values"]
+        present.flatten(1)[row, stored[f"{name}.columns"].long()] = True
+    if present is None or name in stored:
+        return stored[name].clone().view(shape), present
+    values = stored[f"{name}.values"]
     return torch.zeros(shape, dtype=values.dtype).masked_scatter(present, values), present
 
 
-def _build(contents: Any, tensors: Mapping[str, Tensor], device: str | torch.device = "cpu") -> nn.Module:
-    """The network of a description, out of nothing but the tables of layers and operations."""
+def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:
+    """Return the network of a description, made of nothing but the tables of layers and operations."""
+    if "reason" in contents:
+        raise ValueError(
+            f"its steps were not recorded, so pass into=, one of its class; {contents['reason']}"
+        )
+    tensors = contents["tensors"]
     modules: dict[str, nn.Module] = {}
-    for name in (*contents["modules"], *contents["tensors"]):
+    for name in (*contents["modules"], *tensors):
         if not NAME.fullmatch(name):  # torch.fx would paste it into source, should the network be traced
             raise ValueError(f"{name!r} is no name: letters, digits, _ and dots only")
     for path, entry in contents["modules"].items():
         if "same" in entry:
-            if f"{path}.".startswith(f"{entry['same']}.") or not entry["same"]:
-                raise ValueError(f"{path} would hold itself")
             modules[path] = modules[entry["same"]]
         elif not path and contents["steps"] is not None:
-            modules[path] = Recorded(contents["steps"], contents["modules"], contents["tensors"])
+            modules[path] = Recorded(contents["steps"], contents["modules"], tensors)
         else:
-            modules[path] = _layer(entry["kind"], entry["options"])
+            modules[path] = _layer(path, entry["kind"], entry["options"])
         if path:
             above, _, name = path.rpartition(".")
             modules[above].add_module(name, modules[path])  # refuses the names of other attributes
-        modules[path].training = entry.get("training", modules[path].training)
-    shapes = {name: tensor.shape for name, tensor in _tensors(modules[""]).items()}
+    _, made = _describe(modules[""])  # does not end, and so is refused, where a module would hold itself
+    said = {name: tensors[entry.get("same", name)]["shape"] for name, entry in tensors.items()}
+    wrong = [name for name, tensor in made.items() if said.get(name) != list(tensor.shape)]
+    if wrong:
+        raise ValueError(f"model: {wrong} are missing or of another shape than their layers say")
+    _fill(modules[""], contents, stored, device)
+    return modules[""]
+
+
+def _layer(path: str, kind: str, options: Mapping[str, Any]) -> nn.Module:
+    """Return a layer without memory for its tensors."""
+    if kind not in LAYERS:
+        raise ValueError(f"{path or 'model'}: {kind} is none of the layers that a file can name")
+    if kind == "Module":
+        return nn.Module()
+    if "device" in options:
+        raise ValueError(f"{kind} must not name a device")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers of size 0
+        made: nn.Module = LAYERS[kind](**{name: unpack_argument(each, ()) for name, each in options.items()})
+    return made
+
+
+def _fill(net: nn.Module, contents: Any, stored: Mapping[str, Tensor], device: str | torch.device) -> None:
+    """Give a network the sizes, modes, tensors and masks of a file."""
+    modules = dict(net.named_modules(remove_duplicate=False))
+    for path, entry in contents["modules"].items():
+        if "same" not in entry:
+            modules[path].training = entry["training"]
+            for size in entry["options"].keys() & {*SIZES}:
+                setattr(modules[path], size, unpack_argument(entry["options"][size], ()))
     held: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     for name, entry in contents["tensors"].items():
         owner, _, key = name.rpartition(".")
-        if entry["same"] == name:
-            if name not in tensors and list(shapes[name]) != entry["shape"]:  # before memory is taken
-                raise ValueError(f"{name} has another shape than its layer says")
-            held[name], present = _decode(name, entry["shape"], tensors)
-            held[name] = held[name].to(device)
-            if entry["trained"] is not None:
-                held[name] = nn.Parameter(held[name], entry["trained"])
+        if "same" in entry:
+            held[name] = held[entry["same"]]
+        else:
+            tensor, present = _decode(name, entry["shape"], stored)
+            trained, tensor = entry["trained"], tensor.to(device)
+            held[name] = tensor if trained is None else nn.Parameter(tensor, trained)
             if entry["masked"]:
                 kept[name] = cast(Tensor, present).to(device)
-        held[name] = tensor = held[entry["same"]]
-        if isinstance(tensor, nn.Parameter):
-            modules[owner].register_parameter(key, tensor)
+        if isinstance(held[name], nn.Parameter):
+            modules[owner].register_parameter(key, held[name])  # refuses the names of other attributes
+            setattr(modules[owner], key, held[name])  # LSTM and its kind note it in a list of their own
         else:
-            modules[owner].register_buffer(key, tensor, persistent=entry["persistent"])
-    if wrong := [name for name, shape in shapes.items() if name not in held or held[name].shape != shape]:
-        raise ValueError(f"model: {wrong} are missing or of another shape than their layers say")
-    set_masks(modules[""], kept)
-    return modules[""]
+            modules[owner].register_buffer(key, held[name], persistent=entry["persistent"])
+    set_masks(net, kept)
 
 
-def _layer(kind: str, options: Mapping[str, Any]) -> nn.Module:
-    """A layer, without memory for its tensors."""
-    made = {name: unpack(value, ()) for name, value in options.items()}
-    if "device" in made:
-        raise ValueError(f"{kind} must not name a device")
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of layers of size 0
-        module: nn.Module = LAYERS[kind](**made)
-    return module
+def _require_same_class(contents: Any, net: nn.Module) -> None:
+    """Refuse a network whose modules, options or names of tensors differ from those of a file."""
+    if masks(net):
+        raise ValueError("the network must be without masks, such as a new one")
+    there, here = _facts(contents), _facts(_describe(net)[0])
+    empty = {  # a layer without bias gets one when a constant is folded into it
+        parameter_name(path, key)
+        for path, module in net.named_modules()
+        for key, tensor in module._parameters.items()
+        if tensor is None
+    }
+    for name in {**there, **here}:
+        one, other = there.get(name, "missing"), here.get(name, "missing")
+        if one != other and name not in empty:
+            raise ValueError(f"{name or 'the network'} is {one} in the file, {other} in the network")
+
+
+def _facts(contents: Any) -> dict[str, Any]:
+    """Return what networks of one class have in common, whatever their sizes: kinds, options and names."""
+    facts: dict[str, Any] = {}
+    for path, entry in contents["modules"].items():
+        facts[path] = entry.get("kind") or f"the same module as {entry['same']!r}"
+        for option, value in entry.get("options", {}).items():
+            if option not in (*SIZES, "bias"):
+                facts[f"{path}.{option}"] = unpack_argument(value, ())
+    return facts | dict.fromkeys(contents["tensors"], "a tensor")

@@ -1,7 +1,7 @@
 """The steps of a network as data, and a network that does them: how a class is saved without its code.
 
-``LAYERS`` and ``OPERATIONS`` hold all that a file may name. Steps are looked up there and done one after the
-other: no source is made of a file, nor compiled, nor imported.
+`LAYERS` and `OPERATIONS` hold everything that a file may name. Steps are looked up there and done one
+after the other: no source is made from a file, compiled or imported.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunebook.shrinking.flow import FUNCTIONS, MODULES
 from prunebook.shrinking.graph import Tracer, name_of, record
-from prunebook.training.models import RandomShift
+from prunebook.shrinking.rules import FUNCTIONS, MODULES
+from prunebook.tools.sealed import pack, unpack
 
-# Beside all that shrink can follow:
+# These come on top of everything that `shrink` can follow.
 _LAYERS = (
     "Module Sequential ModuleList ModuleDict Embedding LayerNorm GroupNorm RMSNorm LocalResponseNorm "
     "InstanceNorm1d InstanceNorm2d InstanceNorm3d Softmax LogSoftmax GLU Unflatten Upsample PixelShuffle "
@@ -46,7 +46,6 @@ _PLACES = {"torch": torch, "functional": F, "operator": operator}
 LAYERS: dict[str, Any] = {
     **{kind.__name__: kind for kinds in MODULES for kind in kinds},
     **{name: getattr(nn, name) for name in _LAYERS.split()},
-    "RandomShift": RandomShift,
 }
 OPERATIONS: dict[str, Callable[..., Any]] = {
     f"{place}.{name}": getattr(module, name)
@@ -61,12 +60,12 @@ _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dty
 
 
 class Recorded(nn.Module):
-    """A network read from a file: does the steps that its class did, one after the other.
+    """A network read from a file, which does the steps that its class did, one after the other.
 
     Args:
-        steps: in eval and in train mode; of each step (kind, name, arguments, keyword arguments).
-        layers: names of its modules.
-        tensors: names of its parameters and buffers.
+        steps: In eval and in train mode; of each step (kind, name, arguments, keyword arguments).
+        layers: Names of its modules.
+        tensors: Names of its parameters and buffers.
 
     Raises:
         ValueError: a step names something else.
@@ -78,12 +77,12 @@ class Recorded(nn.Module):
         self._graphs = [_graph(listed, layers, tensors) for listed in (evaluate, train)]
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the last step gives."""
+        """Return the result of the last step."""
         return fx.Interpreter(self, graph=self._graphs[self.training]).run(x)
 
 
 def _graph(steps: Sequence[Any], layers: Collection[str], tensors: Collection[str]) -> fx.Graph:
-    """The graph that `steps_of` wrote down; torch.fx walks it and makes no code of it."""
+    """Return the graph that `steps_of` wrote down; torch.fx walks it and makes no code of it."""
     known = {"call_function": OPERATIONS, "call_module": layers, "get_attr": tensors, "output": ["output"]}
     graph = fx.Graph()
     values = [graph.placeholder("x")]
@@ -92,7 +91,8 @@ def _graph(steps: Sequence[Any], layers: Collection[str], tensors: Collection[st
             hint = "make it a parameter or a buffer" if kind == "get_attr" else "use others"
             raise ValueError(f"model: forward uses {name!r}, which no file can name; {hint}")
         target = OPERATIONS[name] if kind == "call_function" else name
-        values.append(graph.create_node(kind, target, unpack(args, values), unpack(kwargs, values), "step"))
+        given = unpack_argument(args, values), unpack_argument(kwargs, values)
+        values.append(graph.create_node(kind, target, *given, name="step"))
     if values[-1].op != "output":
         raise ValueError("the last step gives no output")
     return graph
@@ -107,14 +107,22 @@ class _Recorder(Tracer):
         return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, RandomShift) or super().is_leaf_module(m, module_qualified_name)
+        return kind_of(m) not in ("Module", "Sequential")
+
+
+def kind_of(module: nn.Module) -> str:
+    """Return the name of a layer of `LAYERS` or of torch.nn, or "Module" for a class of the user's own."""
+    kind = type(module)
+    listed = LAYERS.get(kind.__name__) is kind
+    own = kind in (nn.ParameterList, nn.ParameterDict) or not kind.__module__.startswith("torch.nn.")
+    return kind.__name__ if listed or not own else "Module"
 
 
 def steps_of(model: nn.Module) -> list[list[Any]]:
-    """The steps of a network in eval and in train mode, as JSON; leaves it in train mode.
+    """Return the steps of a network in eval and in train mode, as JSON; it is left in train mode.
 
     Raises:
-        ValueError: torch.fx cannot trace it, or an argument is none that a file can hold.
+        ValueError: torch.fx cannot trace it, or an argument cannot be stored in a file.
     """
     return [_steps(record(model.train(mode), _Recorder())) for mode in (False, True)]
 
@@ -130,43 +138,33 @@ def _steps(graph: fx.Graph) -> list[Any]:
             kind, name = "call_function", f"Tensor.{name}"
         elif kind == "call_function":
             name = _NAME_OF.get(node.target, name)
-        steps.append([kind, name, pack(args, numbers), pack(node.kwargs, numbers)])
+        steps.append([kind, name, pack_argument(args, numbers), pack_argument(node.kwargs, numbers)])
     return steps
 
 
-def pack(value: Any, numbers: Mapping[Any, int]) -> Any:
-    """Write an argument as JSON; nodes of a graph as their numbers."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, fx.Node):
-        return {"value": numbers[value]}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value)}
-    if value is Ellipsis:
-        return {"ellipsis": None}
-    if isinstance(value, slice):
-        return {"slice": pack([value.start, value.stop, value.step], numbers)}
-    if isinstance(value, dict):
-        return {"dict": pack(list(value.items()), numbers)}
-    if isinstance(value, (tuple, list)):
-        parts = [pack(part, numbers) for part in value]
-        return parts if isinstance(value, list) else {"tuple": parts}
-    raise ValueError(f"model: no file can hold a {type(value).__name__} as an argument, got {value!r}")
+def pack_argument(value: Any, numbers: Mapping[fx.Node, int]) -> Any:
+    """Write an argument as JSON, with nodes of a graph as their numbers."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return {"value": numbers[value]}
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value)}
+        if value is Ellipsis:
+            return {"ellipsis": None}
+        if isinstance(value, slice):
+            return {"slice": pack([value.start, value.stop, value.step], leaf)}
+        raise ValueError(f"model: no file can hold a {type(value).__name__} as an argument, got {value!r}")
+
+    return pack(value, leaf)
 
 
-def unpack(packed: Any, values: Sequence[Any]) -> Any:
-    """Undo `pack`; values are looked up by their numbers."""
-    if isinstance(packed, list):
-        return [unpack(part, values) for part in packed]
-    if not isinstance(packed, dict):
-        return packed
-    ((kind, inside),) = packed.items()
-    makers: dict[str, Callable[[Any], Any]] = {
+def unpack_argument(packed: Any, values: Sequence[Any]) -> Any:
+    """Undo `pack_argument`; values are looked up by their numbers."""
+    leaves: dict[str, Callable[[Any], Any]] = {
         "value": values.__getitem__,
         "dtype": _DTYPES.__getitem__,
         "ellipsis": lambda _: ...,
-        "slice": lambda ends: slice(*ends),
-        "tuple": tuple,
-        "dict": dict,
+        "slice": lambda ends: slice(*unpack(ends, leaves)),
     }
-    return makers[kind](unpack(inside, values))
+    return unpack(packed, leaves)

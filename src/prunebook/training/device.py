@@ -30,5 +30,5 @@ def device() -> torch.device:
     if not wish:
         return torch.device(names[0].partition(":")[0])
     if wish not in names and wish not in {name.partition(":")[0] for name in names}:
-        raise ValueError(f"PRUNEBOOK_DEVICE={wish!r} is not on this machine, which has: {', '.join(names)}")
+        raise ValueError(f"PRUNEBOOK_DEVICE must be one of {', '.join(names)} on this machine, got {wish!r}")
     return torch.device(wish)

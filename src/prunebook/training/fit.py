@@ -1,4 +1,4 @@
-"""The one training loop, for every method of the book, and the one way to measure.
+"""Train and measure: one loop for every method of the book, and one way to measure the result.
 
 Chapter: book/dense.ipynb
 """
@@ -12,20 +12,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from tqdm.auto import tqdm
 
+from prunebook.checks import require_whole
 from prunebook.masking import masks, sparsity
+from prunebook.shrinking.slicing import evaluating, keeping_modes
 from prunebook.training import checkpoint as checkpoints
 from prunebook.training.data import Data, Split
 
-LOOK_EVERY = 50  # steps between two looks at the loss: each look makes a GPU wait
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+CHECK_EVERY = 50  # steps between two checks of the loss: each check makes a GPU wait
 
 
 class Score(NamedTuple):
@@ -37,7 +41,7 @@ class Score(NamedTuple):
 
 @dataclass
 class History:
-    """What happened in each epoch: `rows` is a list of dicts, ready for `pandas.DataFrame`.
+    """What happened in each epoch; `rows` is a list of dicts, ready for `pandas.DataFrame`.
 
     Columns: epoch (from 1), train_loss and train_accuracy (running means over the epoch, while the model
     changed), valid_loss, valid_accuracy, seconds; penalty where there is one, and sparsity (0..1) where masks
@@ -56,22 +60,18 @@ class History:
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 2000) -> Score:
-    """Measure a model in evaluation mode on a whole split; the model's modes are left as they were.
+    """Return the score of a model in evaluation mode on a whole split; its modes are left as they were.
 
     Raises:
-        ValueError: the split is empty or lies on another device than the model, or batch_size is below 1.
+        ValueError: The split is empty or on another device than the model, or batch_size is below 1.
     """
-    _check_numbers(batch_size=(batch_size, 1))
-    if len(split) == 0:
-        raise ValueError("split holds no images; at least one is needed")
-    _same_device(model, split)
+    require_whole("batch_size", batch_size, 1)
+    _check_split(model, split, "split")
     loss, correct = 0.0, 0
-    # not inference_mode: what a layer may keep from here would be of no use in training
-    with _modes_kept(model), torch.no_grad():
-        model.eval()
-        for images, labels in zip(
-            split.images.split(batch_size), split.labels.split(batch_size), strict=True
-        ):
+    # not inference_mode: a tensor that a layer keeps from here could not be used in training
+    with evaluating(model):
+        batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+        for images, labels in batches:
             scores = model(images)
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
             correct += int((scores.argmax(1) == labels).sum())
@@ -93,62 +93,54 @@ def fit(
     on_epoch: Callable[[dict[str, float]], object] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> History:
-    """Train a classifier in place on the training split; report on the validation split after each epoch.
+    """Train a classifier in place and measure it on the validation split after each epoch.
 
-    Minimises cross-entropy plus the penalty. The order of the batches and the noise of random masks come
-    from `seed` and the epoch alone, so a run is repeated bit for bit on one device, whatever ran before.
+    Minimises cross-entropy plus the penalty. The order of the batches and the noise of random masks depend
+    only on `seed` and the epoch, so a run can be repeated bit for bit on the same device, whatever ran
+    before.
 
     Args:
-        model: maps images (n, 1, 28, 28) to class scores (n, classes); on the device of the data.
-        data: as `load_data` gives it; its test split is not touched.
-        epochs: passes over the training split, at least 0.
-        batch_size: images per step, at least 1; the last batch of an epoch may be smaller.
-        lr: learning rate of the default optimizer, Adam; above 0.
-        optimizer: an optimizer, or a function from the list of trainable parameters to one.
-        penalty: called in every step; returns a scalar tensor that is added to the loss.
-        schedule: called before every step with the share of the run that is done, in [0, 1).
-        seed: at least 0.
-        progress: whether to show a progress bar.
-        on_epoch: called after each epoch with its row of the history; may add columns or change the model.
-        checkpoint: a file, written after each epoch. Where it exists, the run goes on after its last epoch
-            and ends as if it had never stopped. Functions are compared by name only.
+        model: Maps images (n, 1, 28, 28) to class scores (n, classes); on the device of the data.
+        data: As `load_data` returns it; its test split is not used.
+        epochs: Passes over the training split, at least 0.
+        batch_size: Images per step, at least 1; the last batch of an epoch may be smaller.
+        lr: Learning rate of the default optimizer, Adam; above 0.
+        optimizer: An optimizer, or a function from the list of trainable parameters to one.
+        penalty: Called in every step; returns a scalar tensor that is added to the loss.
+        schedule: Called before every step with the share of the run that is done, in [0, 1).
+        seed: Of the batches and the noise, at least 0.
+        progress: Whether to show a progress bar.
+        on_epoch: Called after each epoch with its row of the history; may add columns or change the model.
+        checkpoint: a file that is written after each epoch. If it exists, the run continues after its last
+            epoch and ends as if it had never stopped. Functions are compared by name only.
 
     Raises:
-        ValueError: an argument is out of range, a trainable parameter is in no group of the optimizer,
-            model and data are on different devices, or the checkpoint is of other arguments.
-        FloatingPointError: the loss became infinite or NaN; says where, and the likely causes.
-        KeyboardInterrupt: as raised by Ctrl-C. In both cases the model is as after the last whole epoch.
+        ValueError: An argument is out of range, a trainable parameter is in no group of the optimizer,
+            model and data are on different devices, or the checkpoint belongs to other arguments.
+        FloatingPointError: The loss became infinite or NaN; the message says where, with likely causes.
+        KeyboardInterrupt: Ctrl-C was pressed. In both cases the model goes back to its last whole epoch.
     """
-    _check_numbers(epochs=(epochs, 0), batch_size=(batch_size, 1), seed=(seed, 0))
-    if not (isinstance(lr, float | int) and 0 < lr < math.inf):
-        raise ValueError(f"lr must be a number above 0, not {lr!r}")
-    if len(data.train) == 0:
-        raise ValueError("data.train holds no images; at least one is needed")
-    _same_device(model, data.train)
+    require_whole("epochs", epochs, 0)
+    require_whole("batch_size", batch_size, 1)
+    require_whole("seed", seed, 0)
+    _check_split(model, data.train, "data.train")
     optimizer = _make_optimizer(model, optimizer, lr)
     run = _Run(model, data, optimizer, penalty, schedule, epochs, batch_size, seed)
     arguments = run.arguments(lr) if checkpoint else {}
     if checkpoint and os.path.exists(checkpoint):
         run.restore(checkpoints.read(checkpoint, arguments))
-    with _modes_kept(model), _own_randomness(data.train.labels.device), run.bar(progress) as bar:
-        kept = copy.deepcopy(run.state())
-        try:
-            for epoch in range(len(run.rows), epochs):
-                row = run.epoch(epoch, bar)
-                if on_epoch is not None:
-                    on_epoch(row)
-                kept = copy.deepcopy(run.state())
-                if checkpoint:
-                    checkpoints.write(checkpoint, arguments, kept)
-        except (KeyboardInterrupt, FloatingPointError) as error:
-            run.restore(kept)
-            done = f"the model is as it was after {len(run.rows)} of {epochs} epochs"
-            raise type(error)(f"{str(error) or 'fit was interrupted'}; {done}") from None
+
+    def save(state: dict[str, Any]) -> None:
+        if checkpoint:
+            checkpoints.write(checkpoint, arguments, state)
+
+    with keeping_modes(model), _own_randomness(data.train.labels.device), run.bar(progress) as bar:
+        run.finish(bar, on_epoch, save)
     return History(run.rows)
 
 
 def linear_decay(optimizer: Optimizer) -> Callable[[float], None]:
-    """Return a `schedule` for `fit`: each learning rate is lr (1 - progress), down to 0."""
+    """Return a `schedule` for `fit` that lowers each learning rate in a straight line: lr (1 - progress)."""
     first = [float(group["lr"]) for group in optimizer.param_groups]
 
     def schedule(progress: float) -> None:
@@ -160,7 +152,7 @@ def linear_decay(optimizer: Optimizer) -> Callable[[float], None]:
 
 @dataclass
 class _Run:
-    """One call of `fit`: what it trains, with what, and the rows so far."""
+    """One call of `fit`: what it trains, with which settings, and the rows so far."""
 
     model: nn.Module
     data: Data
@@ -177,8 +169,28 @@ class _Run:
         """Steps per epoch."""
         return math.ceil(len(self.data.train) / self.batch_size)
 
+    def finish(
+        self,
+        bar: tqdm[Any],
+        on_epoch: Callable[[dict[str, float]], object] | None,
+        save: Callable[[dict[str, Any]], object],
+    ) -> None:
+        """Train the epochs that are left; after an error, go back to the last whole epoch."""
+        kept = copy.deepcopy(self.state())
+        try:
+            for epoch in range(len(self.rows), self.epochs):
+                row = self.epoch(epoch, bar)
+                if on_epoch is not None:
+                    on_epoch(row)
+                kept = copy.deepcopy(self.state())
+                save(kept)
+        except (KeyboardInterrupt, FloatingPointError) as error:
+            self.restore(kept)
+            done = f"the model is as it was after {len(self.rows)} of {self.epochs} epochs"
+            raise type(error)(f"{str(error) or 'fit was interrupted'}; {done}") from None
+
     def state(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, sharing memory with the run."""
+        """Return everything that the next epoch depends on, sharing memory with the run."""
         return {
             "model": self.model.state_dict(),
             "outside": [p.detach() for p in self.outside()],
@@ -200,12 +212,12 @@ class _Run:
         self.rows = list(state["rows"])
 
     def outside(self) -> list[Tensor]:
-        """List what the optimizer trains besides the model's own parameters."""
+        """List the parameters that the optimizer trains besides those of the model."""
         own = {id(p) for p in self.model.parameters()}
         return [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
 
     def arguments(self, lr: float) -> dict[str, Any]:
-        """Return what two runs must have in common to be the same run, as JSON data."""
+        """Return the settings that make two runs the same run, as JSON data."""
         train, valid, state = self.data.train, self.data.valid, self.state()
         return {
             "epochs": self.epochs,
@@ -225,6 +237,8 @@ class _Run:
 
     def bar(self, progress: bool) -> tqdm[Any]:
         """Return the progress bar of the whole run; TQDM_DISABLE=1 in the environment hides it as well."""
+        from tqdm.auto import tqdm
+
         # tqdm reads the variable itself in a terminal, and forgets it in a notebook
         hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         done = len(self.rows) * self.steps
@@ -272,7 +286,7 @@ class _Run:
             loss.backward()
             self.optimizer.step()
             correct += (scores.detach().argmax(1) == wanted).sum()
-            if step % LOOK_EVERY == LOOK_EVERY - 1 or step == len(batches) - 1:
+            if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(batches) - 1:
                 _stop_if_not_finite(losses.sum(0)[: step + 1], epoch)
             bar.update()
         sizes = torch.tensor([len(batch) for batch in batches], device=labels.device)
@@ -284,35 +298,33 @@ class _Run:
 def _make_optimizer(
     model: nn.Module, optimizer: Optimizer | Callable[[list[nn.Parameter]], Optimizer] | None, lr: float
 ) -> Optimizer:
+    if not (isinstance(lr, float | int) and 0 < lr < math.inf):
+        raise ValueError(f"lr must be a number above 0, got {lr!r}")
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
-        raise ValueError("model has no trainable parameter")
+        raise ValueError("model must have a trainable parameter, got none")
     if optimizer is None:
-        # one kernel for all parameters; where it does not exist, the loop over parameters
+        # one kernel for all parameters where it exists, else a loop over them
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trainable.values())
         optimizer = Adam(trainable.values(), lr=lr, fused=fused)
     elif not isinstance(optimizer, Optimizer) and callable(optimizer):
         optimizer = optimizer(list(trainable.values()))
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"optimizer must be an Optimizer or a function that makes one, not {optimizer!r}")
+        raise ValueError(f"optimizer must be an Optimizer or a function that makes one, got {optimizer!r}")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     forgotten = [name for name, p in trainable.items() if id(p) not in held]
     if forgotten:
         raise ValueError(
-            f"optimizer holds {len(trainable) - len(forgotten)} of the {len(trainable)} trainable "
-            f"parameters; not {', '.join(forgotten)}. Build it after masks are attached, "
-            "or set requires_grad to False"
+            f"optimizer must hold all {len(trainable)} trainable parameters, lacks {', '.join(forgotten)}. "
+            "Build it after masks are attached, or set requires_grad to False"
         )
     return optimizer
 
 
-def _check_numbers(**numbers: tuple[int, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _same_device(model: nn.Module, split: Split) -> None:
+def _check_split(model: nn.Module, split: Split, said: str) -> None:
+    """Raise if the split is empty or on another device than the model."""
+    if len(split) == 0:
+        raise ValueError(f"{said} must hold at least one image, got none")
     for name, parameter in model.named_parameters():
         if parameter.device != split.images.device:
             raise ValueError(
@@ -322,7 +334,7 @@ def _same_device(model: nn.Module, split: Split) -> None:
 
 
 def _stop_if_not_finite(losses: Tensor, epoch: int, first: int = 1) -> None:
-    """Raise where a loss is infinite or NaN; the losses are those of the steps from `first` on."""
+    """Raise if a loss is infinite or NaN; `losses` holds one per step, from step `first` on."""
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         index = int(bad[0])
@@ -337,17 +349,6 @@ def _name(function: Callable[..., object] | None) -> str | None:
     return None if function is None else getattr(function, "__qualname__", type(function).__name__)
 
 
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module back the mode (train or eval) that it had."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def _seed_noise(device: torch.device, seed: int) -> None:
     """Seed what a model on the device draws from. `torch.manual_seed` would seed every GPU of the machine."""
     torch.default_generator.manual_seed(seed)
@@ -360,7 +361,7 @@ def _seed_noise(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def _own_randomness(device: torch.device) -> Iterator[None]:
-    """Leave the global random state as it was, and let cuDNN choose only repeatable kernels."""
+    """Restore the global random state at the end, and let cuDNN use only repeatable kernels until then."""
     cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
     mps = torch.mps.get_rng_state() if device.type == "mps" else None

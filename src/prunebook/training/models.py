@@ -1,4 +1,4 @@
-"""The networks of the book: plain `nn.Sequential`, from images (n, 1, 28, 28) to class scores (n, 10).
+"""The networks of the book: each a plain `nn.Sequential` from images (n, 1, 28, 28) to class scores (n, 10).
 
 Chapter: book/dense.ipynb
 """
@@ -11,33 +11,37 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from prunebook.checks import require_whole
+from prunebook.tools.recording import LAYERS
+
 
 class RandomShift(nn.Module):
-    """In training, move each batch of images (n, c, h, w) by up to so many pixels in each direction.
+    """In training, shift each batch of images (n, c, h, w) by a few random pixels, down and to the right.
 
-    What leaves on one side comes back on the other, which the empty border of MNIST's digits hides. Put it
-    before a network, as ``nn.Sequential(RandomShift(1), net)``: it has no parameters, and does nothing in
-    evaluation.
+    What leaves on one side comes back on the other, which does not show because MNIST's digits have an empty
+    border. Put it before a network, as `nn.Sequential(RandomShift(1), net)`. It has no parameters, and does
+    nothing in evaluation.
 
     Args:
-        pixels: the most to move by, at least 0.
+        pixels: Largest shift in each direction, at least 0.
 
     Raises:
-        ValueError: pixels is not a whole number of at least 0.
+        ValueError: Pixels is not a whole number of at least 0.
     """
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
-        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 0:
-            raise ValueError(f"pixels must be a whole number of at least 0, not {pixels!r}")
-        self.pixels = pixels
+        self.pixels = require_whole("pixels", pixels, 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images, moved in training."""
+        """Return the images, shifted in training."""
         if not self.training:
             return images
         down, right = torch.randint(-self.pixels, self.pixels + 1, (2,)).tolist()
         return images.roll((down, right), dims=(-2, -1))
+
+
+LAYERS["RandomShift"] = RandomShift  # so that `save_model` can name it
 
 
 def mlp(
@@ -46,15 +50,15 @@ def mlp(
     """Build a fully connected network: flatten, then linear layers with an activation between them.
 
     Args:
-        sizes: units per layer, inputs first and outputs last; at least two, each at least 1.
-        activation: makes one activation; called once for each hidden layer.
-        bias: whether the linear layers have one.
+        sizes: Units per layer, inputs first and outputs last; at least two, each at least 1.
+        activation: Called once for each hidden layer to make its activation.
+        bias: Whether the linear layers have a bias.
 
     Raises:
-        ValueError: fewer than two sizes, or one that is not a whole number of at least 1.
+        ValueError: Fewer than two sizes, or one that is not a whole number of at least 1.
     """
     if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(f"sizes must be at least two whole numbers of at least 1, not {list(sizes)}")
+        raise ValueError(f"sizes must be at least two whole numbers of at least 1, got {list(sizes)}")
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs, bias=bias), activation()]
@@ -70,7 +74,7 @@ def lenet_300_100() -> nn.Sequential:
 
 
 def lenet5() -> nn.Sequential:
-    """Build LeNet-5 as the pruning literature has it; 430,500 weights and 580 biases.
+    """Build LeNet-5 as it is used in the pruning literature; 430,500 weights and 580 biases.
 
     Two 5 x 5 convolutions (20 and 50 filters, no padding), each with 2 x 2 max-pooling, then 800-500-10.
 

@@ -1,0 +1,56 @@
+"""A slider for the ratio r: the threshold that it sets, and the slope by which it learns.
+
+Chapter: book/density.ipynb
+"""
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from prunebook.book.plots.masks import cumulative, density_at, quantile_tangent
+from prunebook.book.plots.style import figure
+from prunebook.book.widgets import FrameSlider
+from prunebook.methods.quantile import GRID, fft_kde, quantile
+
+RATIOS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99)
+MARGINS = {"left": 0.06, "right": 0.985, "bottom": 0.18, "top": 0.88, "wspace": 0.35}
+
+
+def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlider:
+    """Return a slider for the share r of the scores that lies below the threshold t(r).
+
+    The reader sees three pictures of one threshold: the share of scores below it, the density of the scores
+    there, and t(r) with its tangent, whose slope is one over that density.
+
+    Args:
+        scores: As for `quantile`, at least two, such as the absolute weights of a network.
+        ratios: The stops, each in [0, 1].
+
+    Raises:
+        ValueError: As `quantile` does.
+    """
+    flat = scores.detach().flatten().float().cpu()
+    points, density = fft_kde(flat, grid=GRID, bandwidth="silverman")
+    ordered = flat.sort().values
+    shares = torch.linspace(0, 0.999, 400)  # the last of the tail would press the rest against the axis
+    thresholds = ordered[(shares * (len(ordered) - 1)).long()]
+    seen = points <= thresholds[-1]
+
+    def draw(ratio: float) -> tuple[Figure, str]:
+        r = torch.tensor(ratio, requires_grad=True)
+        t = quantile(flat, r)
+        (slope,) = torch.autograd.grad(t, r)
+        at, steep = float(t.detach()), float(slope)
+        f = 1 / steep
+        fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
+        cumulative(thresholds, shares, left, at, ratio)
+        density_at(points[seen], density[seen], middle, at, f)
+        quantile_tangent(thresholds, shares, right, ratio, at, steep)
+        titles = f"share below t: {ratio:g}", f"density at t: {f:.3g}", f"slope: 1 / {f:.3g} = {steep:.3g}"
+        for ax, title in zip((left, middle, right), titles, strict=True):
+            ax.set_title(title, fontsize=9)
+        return fig, f"r = {ratio:g}: t = {at:.4f}, density f(t) = {f:.3g}, slope dt/dr = {steep:.3g}."
+
+    return FrameSlider(draw, ratios, label="r", start=len(ratios) // 2)

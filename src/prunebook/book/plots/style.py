@@ -1,0 +1,66 @@
+"""What all figures share: colours, an empty figure, labelled axes.
+
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart. Nothing here changes the
+global state of matplotlib.
+
+Chapter: book/dense.ipynb
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#777777")
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = COLOURS
+PERCENT: dict[str, Any] = {"ylabel": "accuracy in %", "ylim": (0, 102)}
+
+
+def figure(
+    columns: int = 1,
+    rows: int = 1,
+    width: float = 7.0,
+    height: float = 3.2,
+    margins: Mapping[str, float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `width` x `height` inches on white, and its axes, row by row.
+
+    The figure is not registered with pyplot: a notebook shows it as the last value of a cell. Matplotlib
+    arranges the axes so that no text overlaps. In a slider that takes longer than all the rest of a frame;
+    give `margins` there, as `Figure.subplots_adjust` takes them, and the axes stay where these put them.
+    """
+    fig = Figure(
+        figsize=(width, height), layout="constrained" if margins is None else None, facecolor="white"
+    )
+    axes = [fig.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for ax in axes:
+        sns.despine(ax=ax)
+    if margins is not None:
+        fig.subplots_adjust(**margins)
+    return fig, axes
+
+
+def finish(ax: Axes, legend: float | None = None, **labels: Any) -> Axes:
+    """Set labels and limits as `Axes.set` does, draw a pale grid, and return the axes.
+
+    With a font size in points for `legend`, add a legend without a frame.
+    """
+    ax.set(**labels)
+    ax.grid(alpha=0.3)
+    if legend is not None:
+        ax.legend(frameon=False, fontsize=legend)
+    return ax
+
+
+def mark(ax: Axes, x: float, y: float, size: float = 11) -> None:
+    """Draw an orange dot, `size` points wide, at the point that the reader has chosen."""
+    ax.plot(x, y, "o", color=ORANGE, markersize=size)
+
+
+def counts(values: Tensor, edges: Tensor) -> Tensor:
+    """Return how many of the values lie in each of the bins between the edges."""
+    return torch.histogram(values.detach().flatten().float().cpu(), edges).hist

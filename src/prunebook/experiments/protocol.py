@@ -1,0 +1,163 @@
+"""What all tables of long runs share: what a run is, how a network is trained, and what every row says.
+
+A table is a module with three things: its runs, what is measured of each, and the file that holds the rows.
+
+Chapter: book/comparison.ipynb
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from prunebook.masking import sparsity
+from prunebook.training.data import Data, load_data
+from prunebook.training.fit import evaluate, fit, linear_decay
+
+Row = dict[str, object]
+Net = TypeVar("Net", bound=nn.Module)
+RESULTS = Path("book/results")
+
+
+class Run(SimpleNamespace):
+    """One network that is to be trained, as a value with named settings: `Run(method="dense", seed=0)`.
+
+    The settings are its attributes. They are the first columns of its row, and tell it from other runs. A
+    setting may be a mapping of numbers, which becomes one column such as "lr=0.002 before=0.4".
+    """
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Return a hash by which equal runs are found in sets and caches."""
+        return hash(frozenset(pair for pair in vars(self).items() if not isinstance(pair[1], Mapping)))
+
+    def but(self, **changes: object) -> Run:
+        """Return the run with some of its settings changed.
+
+        Raises:
+            ValueError: The run has no such setting.
+        """
+        if unknown := sorted(changes.keys() - vars(self).keys()):
+            raise ValueError(f"settings of this run must be among {sorted(vars(self))}, got {unknown[0]!r}")
+        return Run(**vars(self) | changes)
+
+    def columns(self) -> Row:
+        """Return the settings as the columns of a row, with mappings written out."""
+        return {
+            name: " ".join(f"{key}={number}" for key, number in value.items())
+            if isinstance(value, Mapping)
+            else value
+            for name, value in vars(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a command fills: `python -m prunebook NAME`.
+
+    Attributes:
+        file: Where the rows are kept unless the command says otherwise.
+        help: What the command is good for, in one line.
+        description: What it does, for `--help`.
+        runs: Returns the runs; the command's options are its arguments.
+        measure: Trains the network of one run, and returns what its row says besides the run itself.
+        seeds: Default of the option `--seeds`; None where the runs say which.
+        options: More options for argparse, by name or flag.
+        show: Returns what the command prints in the end, from the rows of its runs.
+    """
+
+    file: Path
+    help: str
+    description: str
+    runs: Callable[..., list[Run]]
+    measure: Callable[[Run], Row]
+    seeds: range | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    show: Callable[[Sequence[Row]], str] | None = None
+
+
+@lru_cache(maxsize=1)
+def data_of(name: str) -> Data:
+    """Return a data set, which each process loads once; the stand-in digits are refused.
+
+    Raises:
+        ConnectionError: It is not stored on this machine, and no network answers.
+    """
+    data = load_data(name)
+    if data.name != name:
+        raise ConnectionError(f"data {name!r} is not at hand here: python -m prunebook data {name}")
+    return data
+
+
+def new(seed: int, data: Data, make: Callable[[], Net]) -> Net:
+    """Return a new network with the weights that a seed gives, on the device of the data."""
+    torch.manual_seed(seed)
+    return make().to(data.train.labels.device)
+
+
+def train(
+    net: nn.Module,
+    data: Data,
+    lr: float,
+    *,
+    parameters: Iterable[Any] | None = None,
+    weight_decay: float = 0.0,
+    decay: bool = True,
+    schedule: Callable[[float], None] | None = None,
+    after_step: Callable[[], None] | None = None,
+    **options: Any,
+) -> list[dict[str, float]]:
+    """Train in place with Adam, and return the rows of all epochs.
+
+    Args:
+        net: What is trained.
+        data: Its training split; the rows tell the accuracy on its validation split.
+        lr: Learning rate of the groups that have none of their own.
+        parameters: Parameters or groups for Adam, in place of all parameters of `net`.
+        weight_decay: Of the groups that have none of their own.
+        decay: Whether all learning rates fall to 0 in a straight line.
+        schedule: Called before each step with the share of the training that is done, after the rates.
+        after_step: Called after each step.
+        options: Those of `fit`, such as `epochs`, `batch_size`, `seed` and `penalty`.
+    """
+    chosen = net.parameters() if parameters is None else parameters
+    adam = torch.optim.Adam(chosen, lr=lr, weight_decay=weight_decay, fused=True)
+    scheduled = [linear_decay(adam) if decay else None, schedule]
+    if after_step:
+        adam.register_step_post_hook(lambda *_: after_step())
+
+    def before_step(progress: float) -> None:
+        for each in filter(None, scheduled):
+            each(progress)
+
+    return fit(net, data, optimizer=adam, schedule=before_step, progress=False, **options).rows
+
+
+def size(net: nn.Sequential) -> Row:
+    """Return the widths of a chain of linear layers, and which share and number of its weights are left."""
+    layers, density = [layer for layer in net if isinstance(layer, nn.Linear)], 1 - sparsity(net)
+    widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    return {
+        "network": "-".join(map(str, widths)),
+        "density": round(density, 8),
+        "kept": round(density * sum(layer.weight.numel() for layer in layers)),
+    }
+
+
+def scores(net: nn.Module, data: Data, *parts: str) -> Row:
+    """Return the accuracy on parts of the data ("train", "validation", "test"), and where it was measured."""
+    splits = {"train": data.train, "validation": data.valid, "test": data.test}
+    row: Row = {f"{part}_accuracy": round(evaluate(net, splits[part]).accuracy, 6) for part in parts}
+    return row | {"device": str(data.train.labels.device), "versions": versions()}
+
+
+def versions() -> str:
+    """Return the versions that a row states."""
+    return f"python {platform.python_version()}, torch {torch.__version__}"

@@ -1,0 +1,202 @@
+"""Gates that toss coins: a logit for each, noise in training, and a straight-through gradient.
+
+A gate has one logit l. In training it is open where l + noise > 0, with logistic noise: the difference of two
+Gumbel variables. So P(open) = sigmoid(l), whatever the temperature tau, which has no unit and only shapes the
+gradient. In evaluation, and when hardened, a gate is open where l > 0: nothing is sampled.
+
+Chapter: book/gumbel.ipynb
+"""
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunebook.checks import require_positive
+from prunebook.methods.learned import gradients_by_autograd, wide_dtype
+from prunebook.methods.units import spread_units
+
+FROZEN = 1e4  # logits of this size toss no coin, and lie within the range of half precision
+NOISE_TAIL = 1e-7  # probability below which the tails of the noise are cut: at -16 and 16
+
+
+def logistic_noise(like: Tensor) -> Tensor:
+    """Draw log(u / (1 - u)) with u uniform in 0..1: the law of one Gumbel variable minus another.
+
+    The noise has the shape of `like` and is float32 at least: float16 has too few numbers near 1.
+    """
+    return torch.rand_like(like, dtype=wide_dtype(like)).logit_(eps=NOISE_TAIL)
+
+
+def gumbel_gate(logit: Tensor, noise: Tensor, tau: float = 1.0, hard: bool = True) -> Tensor:
+    """Return gates of the shape of `logit`: s = sigmoid((logit + noise) / tau), in 0..1.
+
+    Hard gates are 1 where logit + noise > 0, else 0, and have the gradient of s (straight-through).
+
+    Raises:
+        ValueError: Tau is not above 0.
+
+    Source: Jang et al. 2017, arXiv 1611.01144, sections 2.1 and 2.2, for two classes; Maddison et al. 2017,
+    arXiv 1611.00712, appendix B.
+    """
+    total = logit + noise
+    soft = (total / require_positive("tau", tau)).sigmoid()  # eq-gumbel-gate
+    return (total > 0).to(soft.dtype) + (soft - soft.detach()) if hard else soft
+
+
+def two_logit_gate(logits: Tensor, tau: float = 1.0, hard: bool = True) -> Tensor:
+    """Return gates of shape (...), sampled from pairs of logits (..., 2), of which the first is for open.
+
+    This is the form of the paper, to compare with. Its gates have the law of `gumbel_gate` at
+    logits[..., 0] - logits[..., 1], but it takes twice the memory and twice the noise.
+
+    Source: Zhang, Tao & Zhang 2023, arXiv 2311.12526, section 3.
+    """
+    return F.gumbel_softmax(logits, tau=require_positive("tau", tau), hard=hard)[..., 0]
+
+
+class Gate(nn.Module):
+    """Some coins: their logits, their temperature, and the noise of this step."""
+
+    noise: Tensor | None
+
+    def __init__(self, logit: Tensor, tau: float, hard: bool) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(logit)
+        self.tau, self.hard, self.frozen = tau, hard, False
+        self.register_buffer("noise", None, persistent=False)  # moves with the model, and is not saved
+
+    def forward(self) -> Tensor:
+        """Return the gates, 0..1, of the logits' shape: sampled in training, by the sign in evaluation."""
+        if self.noise is None or not self.training:
+            return self.open().to(self.logit.dtype)
+        return gumbel_gate(self.logit, self.noise, self.tau, self.hard)
+
+    def open(self) -> Tensor:
+        """Return where l > 0."""
+        return self.logit.detach() > 0
+
+    def draw(self) -> None:
+        """Toss the coins of the next step; frozen ones need no toss."""
+        self.noise = None if self.frozen else logistic_noise(self.logit)
+
+    def train(self, mode: bool = True) -> "Gate":
+        """Also note whether the gates are frozen, which loading or resuming may have changed."""
+        frozen = bool((self.logit.detach().abs() > FROZEN / 2).all())
+        if frozen != self.frozen:
+            self.frozen, self.noise = frozen, None
+            self.logit.requires_grad_(not frozen)  # else an optimizer's momentum would still move it
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        """Show the settings that are not parameters; runs with different settings are different runs."""
+        return f"tau={self.tau:g}, hard={self.hard}"
+
+
+class WeightGate(Gate):
+    """The mask of a layer with a gate for each weight."""
+
+    def forward(self, w: Tensor) -> Tensor:  # type: ignore[override]
+        """Return w times its gates, of w's shape and dtype."""
+        if self.noise is None or not self.training:
+            return w * self.open()
+        gated: Tensor = _GatedWeight.apply(w, self.logit, self.noise, self.tau, self.hard)
+        return gated
+
+    def kept(self, w: Tensor) -> Tensor:
+        """Return where l > 0; logits that are NaN raise."""
+        require_numbers(self)
+        return self.open()
+
+    def hardened_weight(self, w: Tensor) -> Tensor:
+        """Return a copy of w; warn where all of it is pruned."""
+        _warn_if_empty(self, w)
+        return w.clone()
+
+
+class UnitGate(nn.Module):
+    """The mask of one parameter, with a gate for each unit; weight, bias and BatchNorm share the gate."""
+
+    def __init__(self, gate: Gate, groups: int = 0) -> None:
+        super().__init__()
+        self.gate, self.groups = gate, groups  # groups of a transposed convolution, 0 for other layers
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Return w times the gates of its units, of w's shape and dtype."""
+        return w * spread_units(self.gate().to(w.dtype), w, self.groups)
+
+    def kept(self, w: Tensor) -> Tensor:
+        """Return where the unit's l > 0; logits that are NaN raise."""
+        require_numbers(self.gate)
+        return spread_units(self.gate.open(), w, self.groups).clone()
+
+    def hardened_weight(self, w: Tensor) -> Tensor:
+        """Return a copy of w; warn where all of a layer's weight is pruned."""
+        if w.dim() > 1:  # once for a layer: not for its bias and BatchNorm as well
+            _warn_if_empty(self.gate, w)
+        return w.clone()
+
+
+def gates(model: nn.Module) -> dict[str, Gate]:
+    """Return the gates of a model by the name of the first layer that uses them.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found: dict[Gate, str] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, Gate):
+            found.setdefault(module, path.partition("parametrizations.")[0].removesuffix("."))
+    if not found:
+        raise ValueError("model must have Gumbel gates, got none: they were hardened, or never attached")
+    return {name: gate for gate, name in found.items()}
+
+
+def require_numbers(*found: Gate) -> None:
+    """Raise a ValueError if a logit is NaN."""
+    if any(gate.logit.detach().isnan().any() for gate in found):
+        raise ValueError("logits must be numbers, got NaN: lower the learning rates or lam")
+
+
+def _warn_if_empty(gate: Gate, w: Tensor) -> None:
+    """Warn where hardening leaves nothing of a layer."""
+    if not gate.open().any():
+        warnings.warn(
+            f"all {gate.logit.numel()} gates of a layer with weights of shape {tuple(w.shape)} are closed: "
+            "nothing of it is left. Lower lam, or raise the target density",
+            stacklevel=5,
+        )
+
+
+class _GatedWeight(torch.autograd.Function):
+    """w times `gumbel_gate`, with half the buffers, as memory traffic takes the time: change both or none."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, logit: Tensor, noise: Tensor, tau: float, hard: bool) -> Tensor:
+        soft = logit + noise
+        opened = soft.clone().gt_(0)  # numbers: a product with bools would copy them first
+        if tau != 1:
+            soft.div_(tau)
+        soft.sigmoid_()
+        ctx.save_for_backward(w, logit, noise, soft, opened)
+        ctx.tau, ctx.hard = tau, hard
+        return (w * (opened if hard else soft)).to(w.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        w, logit, noise, soft, opened = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for a gradient of the gradient: let autograd find it
+
+            def composed(w: Tensor, logit: Tensor) -> Tensor:
+                return (w * gumbel_gate(logit, noise, ctx.tau, ctx.hard)).to(w.dtype)
+
+            needed = ctx.needs_input_grad[:2]
+            return *gradients_by_autograd(composed, (w, logit), needed, gradient), None, None, None
+        pull = gradient.to(soft.dtype) * w.to(soft.dtype)  # in halves the product could vanish
+        torch.ops.aten.sigmoid_backward(pull, soft, grad_input=pull)
+        if ctx.tau != 1:
+            pull.div_(ctx.tau)
+        along_w = gradient * (opened if ctx.hard else soft)
+        return along_w.to(w.dtype), pull.to(logit.dtype), None, None, None

@@ -1,0 +1,50 @@
+"""What the learned masks share: groups for an optimizer, wide numbers, and second derivatives.
+
+Chapter: book/soft-masks.ipynb
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def optimizer_groups(
+    model: nn.Module, apart: Iterable[tuple[Sequence[nn.Parameter], float]]
+) -> list[dict[str, Any]]:
+    """Return groups for an optimizer: first what is not in `apart`, then each part at its own learning rate.
+
+    Weight decay is off for the parts, since it would pull what a mask learns towards 0.
+
+    Args:
+        model: Its trainable parameters are in exactly one group each.
+        apart: Pairs of parameters and their learning rate; a pair without trainable parameters is left out.
+    """
+    learned = [([p for p in parameters if p.requires_grad], lr) for parameters, lr in apart]
+    named = [{"params": trained, "lr": lr, "weight_decay": 0.0} for trained, lr in learned if trained]
+    taken = {parameter for trained, _ in learned for parameter in trained}
+    return [{"params": [p for p in model.parameters() if p.requires_grad and p not in taken]}, *named]
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of x, but float32 for 16-bit floats, which are too coarse to count with."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return x in float32 at least."""
+    return x.to(wide_dtype(x))
+
+
+def gradients_by_autograd(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `function(*inputs)` by the inputs that need one, and None for the others.
+
+    For the backward pass of a fused function that is asked for a gradient of the gradient: `function`
+    computes the same in plain operations, and so autograd can derive it again.
+    """
+    wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(function(*inputs), wanted, gradient, create_graph=True))
+    return tuple(next(found) if need else None for need in needed)

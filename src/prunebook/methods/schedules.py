@@ -1,0 +1,108 @@
+"""Schedules: when in a run how much is pruned, and how a temperature or a density falls.
+
+Progress is a number from 0, at the first training step, to 1, at the end of the run. A schedule is a function
+of it that changes a network or a pruning in place: pass it as `fit(schedule=...)`, or call it before each
+optimizer step.
+
+Chapter: book/weights.ipynb
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from prunebook.checks import require_percent, require_share, require_whole
+from prunebook.masking import masks, parameter_name, prunable, set_masks
+from prunebook.methods.weights import Scope, exact_count, groups, magnitudes, named_masks, pruned_now, select
+
+
+def one_shot(progress: float) -> float:
+    """Return 1: everything at once, at the first step."""
+    require_share("progress", progress)
+    return 1.0
+
+
+def linear(progress: float) -> float:
+    """Return p, the same number of weights in each step, for progress p in [0, 1]."""
+    return float(require_share("progress", progress))
+
+
+def cubic(progress: float) -> float:
+    """Return 1 - (1 - p)^3 for progress p in [0, 1]: fast while many weights are redundant, then slowly.
+
+    Source: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, from an initial sparsity of 0.
+    """
+    return 1 - (1 - require_share("progress", progress)) ** 3  # eq-cubic
+
+
+def exponential(progress: float, rate: float = 5.0) -> float:
+    """Return (1 - exp(-rate p)) / (1 - exp(-rate)) for progress p in [0, 1].
+
+    At k = 100 (1 - exp(-rate)), 99.3 for rate 5, equal steps prune equal shares of the weights left.
+    """
+    return math.expm1(-rate * require_share("progress", progress)) / math.expm1(-rate)
+
+
+def ramp(progress: float, end: float, start: float = 0.0) -> float:
+    """Return what rises evenly from 0 at `start` to 1 at `end` and stays there; before, it is below 0.
+
+    Used as an exponent, it changes a quantity by equal factors: a (b / a) ** ramp(progress, end) goes from a
+    to b.
+    """
+    return min((progress - start) / (end - start), 1.0)
+
+
+def prune_gradually(
+    model: nn.Module,
+    k: float,
+    curve: Callable[[float], float] = cubic,
+    scope: Scope = "layer",
+    skip: Sequence[str] = (),
+    start: float = 0.0,
+    end: float = 0.75,
+    updates: int = 100,
+) -> Callable[[float], None]:
+    """Attach masks and return `schedule(progress)`, which prunes `model` as far as it should be by then.
+
+    The schedule keeps no state: all it needs are the progress and the masks. So a resumed run repeats
+    exactly. It never lets weights regrow.
+
+    Args:
+        model: Pruned in place.
+        k: Percent of the original weights that are pruned from `end` on, 0 to 100.
+        curve: Maps the share of the way from `start` to `end`, 0 to 1, to the share of k reached there.
+        scope: As for `prune_weights`.
+        skip: As for `prune_weights`.
+        start: Progress at which pruning starts, in [0, end).
+        end: Progress at which k is reached, below 1: the rest of the training lets the network recover.
+        updates: Number of steps, at least 1, in which k is reached.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    if not 0 <= start < end < 1:
+        raise ValueError(f"start and end must satisfy 0 <= start < end < 1, got {start} and {end}")
+    require_whole("updates", updates, 1)
+    require_percent("k", k)
+    _prune_up_to(model, 0, scope, skip)
+
+    def schedule(progress: float) -> None:
+        done = ramp(progress, end, start)
+        if done >= 0:
+            _prune_up_to(model, k * curve(math.floor(done * updates) / updates), scope, skip)
+
+    return schedule
+
+
+def _prune_up_to(model: nn.Module, k: float, scope: Scope, skip: Sequence[str]) -> None:
+    """Prune to k % wherever less is pruned, and attach masks where there are none."""
+    kept = masks(model)
+    for layers in groups(prunable(model, skip), scope):
+        pruned = pruned_now(layers, kept)
+        count = exact_count(k, sum(part.numel() for part in pruned))
+        if count > sum(int(part.count_nonzero()) for part in pruned):
+            pruned = select(magnitudes(layers), pruned, k)
+        elif all(parameter_name(name, "weight") in kept for name in layers):
+            continue
+        set_masks(model, named_masks(layers, pruned))

@@ -1,0 +1,33 @@
+"""Count the weights that matter: those on a path from an input to an output.
+
+Chapter: book/units.ipynb
+"""
+
+import torch
+from torch import nn
+
+from prunebook.masking import maskable
+from prunebook.shrinking.rules import analyse, matrix
+from prunebook.shrinking.slicing import plain
+
+
+def effective_weights(model: nn.Module) -> int:
+    """Return how many weights lie on a path of nonzero weights from an input to an output.
+
+    A bias starts no path. Of a layer that `shrink` would leave whole, every nonzero weight counts.
+
+    Raises:
+        ValueError: torch.fx cannot trace the network.
+
+    Source: Vysogorets & Kempe, JMLR 2023, effective sparsity.
+    """
+    baked = plain(model)
+    flow = analyse(baked, borders=False)
+    live = {mix.name: (mix.out.live, mix.source.varies) for mix in flow.mixes}
+    live |= {name: (out.live, torch.ones(1, dtype=torch.bool)) for name, out in flow.scales}
+    layers = {layer.weight: (name, layer) for name, layer in maskable(baked).items()}  # a shared weight: once
+    total = 0
+    for name, layer in layers.values():
+        rows, columns = live.get(name, (slice(None), slice(None)))
+        total += int((matrix(layer)[rows][:, columns] != 0).sum())
+    return total
