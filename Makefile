@@ -1,6 +1,6 @@
 # The Pruning Book. `make help` lists what there is.
-# .venv-pages holds what renders the book, without torch; .venv holds everything; .venv-colab the versions of Colab.
-# They are made from requirements.txt, pyproject.toml and tests/colab.txt, and made again when these change.
+# Three environments: .venv-pages renders the book, without torch; .venv has everything; .venv-colab has the versions
+# of Colab. They are made from requirements.txt, pyproject.toml and tests/colab.txt, and again when these change.
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $(p))))
@@ -22,7 +22,7 @@ export PYTHONUTF8 := 1
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-# $(call make_environment,python,how long) in the recipe of FOLDER/ready makes FOLDER
+# $(call make_environment,python,how long), in the recipe of FOLDER/ready, makes FOLDER
 define make_environment
 	@test -n "$(1)" || { echo "No Python 3.11 to 3.13 found. Install one, or: make PYTHON=/path/to/python"; exit 1; }
 	@echo "Setting up $(@D) with $$($(1) --version): once, $(2)."

@@ -1,4 +1,4 @@
-"""How notebooks are compared, and what the tests of the rendered book share."""
+"""What tests share: how notebooks are compared, the order of the tests, and the rendered book."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from prunebook.training.data import data_folder, fetch
 
 ROOT = Path(__file__).resolve().parent
 
-# Chapters that train for a minute or more, the longest first: two workers are done at about the same time if
-# nothing long starts late.
+# Chapters that train for a minute or more, the longest first: if nothing long starts late, two workers finish
+# at about the same time.
 LONGEST = ("weights", "soft-masks", "units", "adaptive", "gumbel", "what-you-gain", "dense")
 
 # One thread for each worker of pytest-xdist and each kernel: two workers fill two cores.
 os.environ |= KERNEL
 torch.set_num_threads(1)
 
-# An example may take as long as it takes: no test depends on how busy the machine is.
+# No time limit for an example of hypothesis: no test may depend on how busy the machine is.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -46,7 +46,7 @@ IPyNbFile.__init__ = _compare_text_only
 
 
 def pytest_configure(config):
-    """Compare stored outputs only where the real MNIST is at hand: without it the chapters run on digits."""
+    """Compare stored outputs only if the real MNIST is available: without it, chapters run on digits."""
     if getattr(config.option, "nbval", False):
         try:
             fetch("mnist", data_folder())
@@ -56,7 +56,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the chapters as slow, and begin with the files that take longest."""
+    """Mark the chapters as slow, and start with the files that take longest."""
     slow = Counter()
     for item in items:
         if isinstance(item, IPyNbCell):
@@ -78,13 +78,13 @@ def _bars_as_readers_see_them(monkeypatch):
 
 @pytest.fixture(params=["cpu", *["cuda"] * torch.cuda.is_available()])
 def device(request):
-    """The CPU and, where there is one, the GPU: a test that takes it runs on both."""
+    """Return the CPU and, if there is one, the GPU: a test with this argument runs on both."""
     return torch.device(request.param)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, worker_id):
-    """The rendered book, built strictly (a warning is an error), and only once for all workers."""
+    """Return the folder of the rendered book, built once for all workers, with warnings as errors."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "site"
     with FileLock(folder.with_suffix(".lock")):
@@ -105,7 +105,7 @@ def build(folder):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless Chromium, driven by playwright."""
+    """Yield a headless Chromium, driven by playwright."""
     sync_api = pytest.importorskip("playwright.sync_api")
     executable = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

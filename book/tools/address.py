@@ -1,6 +1,6 @@
-"""Show or change the public address of the repository everywhere: `make address URL=https://...`.
+"""Show the public address of the repository, or change it everywhere: `make address URL=https://...`.
 
-`_config.yml` holds it; set-up cells, badges, README, CITATION.cff and pyproject.toml carry the same.
+`_config.yml` holds it; set-up cells, badges, README, CITATION.cff and pyproject.toml repeat it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def address() -> str:
 
 
 def slug(url: str) -> str:
-    """Return owner/name of a GitHub address, the form that Colab and Pages links carry."""
+    """Return owner/name of a GitHub address, which is the form in Colab links."""
     return url.removeprefix("https://github.com/").rstrip("/")
 
 
 def change(new: str) -> list[str]:
-    """Replace the address and its owner/name form in every tracked text file; return the files changed."""
+    """Replace the address, and owner/name in Colab links, in every tracked file; return the files changed."""
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", new):
         raise ValueError(f"URL must look like https://github.com/owner/name, not {new!r}")
     old, changed = address(), []
@@ -53,7 +53,7 @@ def change(new: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the address, change it (one argument), or fail while it is the placeholder (--settled)."""
+    """Print the address, change it to the one argument, or with --settled fail if it is the placeholder."""
     if arguments == ["--settled"]:
         if address() == PLACEHOLDER:
             print(

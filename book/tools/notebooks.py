@@ -1,9 +1,9 @@
-"""Execute the chapters in place and store their outputs: `make notebooks`, or with names: NAMES="dense".
+"""Execute the chapters in place and store their outputs: `make notebooks`, or only some: NAMES="dense".
 
-Each chapter runs from top to bottom in a fresh kernel, two of them at once. What is stored is what a page can
-show: the live face of a slider goes, its HTML face stays. A hash of all cell sources is stored beside the
-outputs, so that a cell that was edited and not run is found (tests/book/test_chapters.py). With --check
-nothing is stored: the chapters only have to run to their end.
+Each chapter runs from top to bottom in a fresh kernel, two chapters at a time. Only what a page can show is
+stored: the HTML form of a slider stays, its live form is removed. A hash of all code cells is stored as well,
+by which tests/book/test_chapters.py notices a cell that was edited but not run. With --check, nothing is
+stored: the chapters only have to run to their end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 BOOK = Path(__file__).resolve().parents[1]
 LIVE = "application/vnd.jupyter.widget-view+json"
-# What kernels inherit, here and in the tests (conftest.py): no bars in outputs, one order of sets, and one
-# thread, for sums in another order differ in their last digits.
+# The environment of kernels, here and in the tests (conftest.py): no progress bars in outputs, a fixed order
+# of sets, and one thread, because sums in another order differ in their last digits.
 KERNEL = {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
 
@@ -34,13 +34,13 @@ def chapters() -> list[Path]:
 
 
 def source_hash(notebook: nbformat.NotebookNode) -> str:
-    """Return the SHA-256 of all code sources, in order."""
+    """Return the SHA-256 of the sources of all code cells, in order."""
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Remove what only a running kernel understands, and what changes from run to run."""
+    """Remove what only works with a running kernel, and what changes from run to run."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -49,10 +49,10 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def execute(path: Path, keep: bool) -> nbformat.NotebookNode:
-    """Run one chapter and return it with its outputs; what is kept is never made of stand-in data.
+    """Run one chapter and return it with its outputs; with `keep`, stand-in data are an error.
 
     Raises:
-        CellExecutionError: a cell raised.
+        CellExecutionError: A cell raised an error.
     """
     notebook = nbformat.read(path, as_version=4)
     code = sum(cell.cell_type == "code" for cell in notebook.cells)
@@ -69,7 +69,7 @@ def execute(path: Path, keep: bool) -> nbformat.NotebookNode:
 
 
 def store(path: Path, notebook: nbformat.NotebookNode) -> None:
-    """Write a chapter back, whole or not at all."""
+    """Write a chapter back, either completely or not at all."""
     tidy(notebook)
     notebook.metadata["prunebook"] = {"source_sha256": source_hash(notebook)}
     partial = path.with_suffix(".ipynb.partial")
@@ -78,7 +78,7 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
 
 
 def run(path: Path, keep: bool) -> str:
-    """Run one chapter, store it if it is to be kept, and return what went wrong."""
+    """Run one chapter, store it if `keep` says so, and return what went wrong, or ""."""
     try:
         notebook = execute(path, keep)
     except CellExecutionError as error:

@@ -1,4 +1,4 @@
-"""Draw the frontier for the README, and write its table: python book/tools/picture.py."""
+"""Draw the figure of the README and write its table: python book/tools/picture.py."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ ROWS = (*MAIN, "SNIP", "unit norm", "gumbel units")
 
 
 def digest() -> str:
-    """Return what tells whether the picture is of these tables."""
+    """Return a hash of the stored tables, which tells whether the picture was drawn from them."""
     return hashlib.sha256(b"".join(table.read_bytes() for table in TABLES)).hexdigest()
 
 
 def compared() -> DataFrame:
-    """Return the rows of the comparison at the one budget of all methods."""
+    """Return the rows of the comparison on MNIST with the number of epochs that all methods share."""
     rows = read_csv(TABLES[0])
     at_once = (rows["data"] == "mnist") & (rows["epochs"] == EPOCHS) & rows["density"].isin(DENSITIES)
     return rows[at_once]
 
 
 def draw() -> None:
-    """Draw the picture as the chapter does."""
+    """Draw the picture as the chapter does, and write it to a file."""
     _, long, published = (read_csv(table) for table in TABLES)
     with mpl.rc_context({"svg.hashsalt": "prunebook"}):
         fig, (ax,) = plots.figure(width=8, height=5)
@@ -51,7 +51,7 @@ def table() -> str:
 
 
 def write_table() -> None:
-    """Put the table into the README, in place of the old one."""
+    """Replace the table in the README by the new one."""
     text = README.read_text()
     README.write_text(re.sub(r"\| weights kept \|.*?(?=\n\n)", lambda _: table(), text, flags=re.DOTALL))
 

@@ -1,6 +1,6 @@
-"""Write the reference from the source, without importing it: a small extension of Sphinx on top of AutoAPI.
+"""A small Sphinx extension on top of AutoAPI: the reference is read from the source, without importing it.
 
-The directive `room` documents every module of one folder of the package, so the page lists nothing by hand:
+The directive `room` documents every module in one folder of the package, so no page lists modules by hand:
 
     .. room:: methods
 """
@@ -25,7 +25,7 @@ def modules(room: str) -> list[str]:
     """Return the dotted names of the modules of a folder, or of a single module, in alphabetical order.
 
     Raises:
-        ValueError: the package has neither a folder nor a module of this name.
+        ValueError: The package has neither a folder nor a module of this name.
     """
     if (PACKAGE / f"{room}.py").is_file():
         return [f"prunebook.{room}"]
@@ -36,7 +36,7 @@ def modules(room: str) -> list[str]:
 
 
 class Room(SphinxDirective):
-    """Document every module of the folder that is named."""
+    """Document every module in the named folder, or the single module of that name."""
 
     required_arguments = 1
 
@@ -47,19 +47,19 @@ class Room(SphinxDirective):
 
 
 def skip(app: Sphinx, what: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:
-    """Skip what has no docstring, and what is documented in the module that defines it."""
+    """Skip what has no docstring, and what is imported from elsewhere."""
     return True if getattr(thing, "imported", False) or not getattr(thing, "docstring", "") else None
 
 
 def shorten(
     app: Sphinx, what: str, name: str, thing: object, options: object, signature: str, returns: str | None
 ) -> tuple[str, str | None]:
-    """Write `Module` in signatures, not `torch.nn.Module`, as the source does."""
+    """Return a signature with `Module` in place of `torch.nn.Module`, as in the source."""
     return LONG.sub("", signature), returns and LONG.sub("", returns)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive with Sphinx."""
+    """Register the directive and the two handlers with Sphinx."""
     app.setup_extension("autoapi.extension")
     app.add_directive("room", Room)
     app.connect("autodoc-skip-member", skip)

@@ -1,6 +1,6 @@
-"""Checks of arguments, all in one style: a ValueError names the argument, what it got, and what is allowed.
+"""Check arguments: each ValueError names the argument, says what is allowed and shows what was given.
 
-Each function returns the value that it has checked, so that a check can stand where the value is used.
+All but `require_finite` return the value, so that a check can stand where the value is used.
 
 Chapter: book/dense.ipynb
 """
@@ -21,17 +21,17 @@ def require_positive(name: str, value: float) -> float:
 
 
 def require_not_negative(name: str, value: float) -> float:
-    """Require a finite number, 0 or above."""
+    """Require a finite number of at least 0."""
     return _require(name, value, 0 <= value < math.inf, "at least 0 and finite")
 
 
 def require_at_least(name: str, value: Tensor | float, least: float) -> Tensor | float:
-    """Require a number, or a tensor of numbers, of at least `least`."""
+    """Require a number, or every number in a tensor, to be at least `least`."""
     return _require(name, value, bool((torch.as_tensor(value) >= least).all()), f"at least {least:g}")
 
 
 def require_share(name: str, value: float, zero: bool = True, one: bool = True) -> float:
-    """Require a share from 0 to 1; `zero` and `one` tell whether these two are allowed themselves."""
+    """Require a share from 0 to 1; `zero` and `one` say whether 0 and 1 themselves are allowed."""
     inside = 0 < value < 1 or (zero and value == 0) or (one and value == 1)
     lower, upper = "at least 0" if zero else "above 0", "at most 1" if one else "below 1"
     return _require(name, value, inside, f"a share, {lower} and {upper}")
@@ -43,7 +43,7 @@ def require_percent(name: str, value: float) -> float:
 
 
 def require_whole(name: str, value: int, least: int, most: int | None = None) -> int:
-    """Require a whole number from `least` to `most`, or of any size above `least`; no bool, no 2.0."""
+    """Require an int from `least` to `most`, or without `most` of at least `least`; no bool, no 2.0."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
     inside = whole and least <= value <= (value if most is None else most)
@@ -51,7 +51,7 @@ def require_whole(name: str, value: int, least: int, most: int | None = None) ->
 
 
 def require_one_of(name: str, value: T, allowed: Collection[T]) -> T:
-    """Require one of a few words."""
+    """Require one of the allowed values."""
     return _require(name, value, value in allowed, " or ".join(map(repr, allowed)))
 
 
@@ -70,7 +70,7 @@ def require_scores(name: str, scores: Tensor, least: float = -math.inf) -> Tenso
 
 
 def require_finite(name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Require that the tensors, one for each layer, have neither NaN nor infinite numbers."""
+    """Require tensors, given by layer name, without NaN or infinite values."""
     if broken := [layer for layer, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{name} must be finite, got NaN or infinite ones in layers {broken}")
 

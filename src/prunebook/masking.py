@@ -1,11 +1,10 @@
-"""Masks on the weights of a network, from attach to bake: the only file that knows `parametrize`.
+"""Attach masks to parameters, harden them and bake them in: the only file that uses `parametrize`.
 
-A mask is an `nn.Module`. Its `forward(w)` returns the masked weight and is pure: two calls give the same
-tensor. Its `kept(w)` returns a new bool tensor, True = kept: the deterministic limit of the mask, without
-sampling. Both keep w's shape, and forward its dtype. If hardening must also change the kept weights, the mask
-defines `hardened_weight(w)`, which returns the new dense weight; without it the weight stays. Noise that
-changes from step to step is drawn by `before_forward`, never in `forward`. `Mask` is the constant mask, and
-`harden` turns every other mask into one.
+A mask is an `nn.Module`. Its `forward(w)` returns the masked weight, in w's shape and dtype, and is pure: two
+calls give the same tensor. Noise that changes from step to step is drawn by a hook of `before_forward`, never
+in `forward`. Its `kept(w)` returns a new bool tensor of w's shape, True = kept, without sampling. A mask may
+also define `hardened_weight(w)`, which returns the dense weight to use once the mask is hardened; without it
+the weight does not change. `Mask` is the constant mask, and `harden` turns every other mask into one.
 
 Chapter: book/weights.ipynb
 """
@@ -23,9 +22,9 @@ MASKABLE = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
 
 
 class Mask(nn.Module):
-    """A constant mask: a weight where `mask` is True, zero elsewhere; it copies the tensor it is given.
+    """A constant mask: it keeps the weights where `mask`, which is copied, is True and zeroes the others.
 
-    Pruned weights get no gradient. Weight decay may move the dense values behind them, never the zeros.
+    Pruned weights get no gradient. Weight decay may change their dense values, but the masked weight stays 0.
     """
 
     mask: Tensor
@@ -35,22 +34,22 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask.detach().clone(memory_format=torch.contiguous_format))
 
     def forward(self, w: Tensor) -> Tensor:
-        """Return `w` where kept, 0 elsewhere, of w's shape and dtype; w must be finite."""
+        """Return `w` where it is kept and 0 elsewhere, in w's shape and dtype; w must be finite."""
         # bytes multiply twice as fast as bools, ten times as fast as torch.where; + 0 turns -0 into 0
         return w * self.mask.view(torch.uint8) + 0  # eq-mask
 
     def kept(self, w: Tensor) -> Tensor:
-        """Return a copy of the mask: later pruning does not change it."""
+        """Return a copy of the mask, which later pruning does not change."""
         return self.mask.clone()
 
 
 def maskable(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear and convolution layers of `model` by the names of `model.named_modules()`.
+    """Return the linear and convolution layers of `model` by their names in `model.named_modules()`.
 
-    A bare layer has the name "". A layer used twice appears once; layers that share a weight all appear.
+    A lone layer has the name "". A layer used twice appears once; layers that share a weight all appear.
 
     Raises:
-        ValueError: A layer is lazily initialised and has no weights yet.
+        ValueError: A lazily initialised layer has no weights yet.
     """
     layers: dict[str, nn.Module] = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, MASKABLE)
@@ -61,12 +60,12 @@ def maskable(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def prunable(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """Return the maskable layers that a method may prune: one for each weight, those in `skip` left out.
+    """Return the maskable layers that a method may prune: all but those in `skip`.
 
-    Layers that share a weight are represented by the first; skipping one of them skips the weight.
+    Of layers that share a weight, only the first is returned; skipping one of them skips them all.
 
     Raises:
-        ValueError: A name in `skip` does not exist, nothing is left, or a weight is not floating point.
+        ValueError: A name in `skip` is no maskable layer, none is left, or a weight is not floating point.
     """
     layers = maskable(model)
     unknown = [name for name in skip if name not in layers]
@@ -87,17 +86,21 @@ def prunable(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, nn.Module]
 
 
 def same_weight(one: nn.Module, other: nn.Module) -> bool:
-    """Tell whether two layers share their weight."""
+    """Return whether two layers share their weight."""
     return _weight(one) is _weight(other)
 
 
 def parameter_name(layer: str, parameter: str) -> str:
-    """Return a parameter's name in the network: "1.bias" for layer "1", "bias" for a bare layer, ""."""
+    """Return a parameter's name in the network: "1.bias" in layer "1", "bias" if the network is the layer."""
     return f"{layer}.{parameter}" if layer else parameter
 
 
 def dense_weight(layer: nn.Module, name: str = "weight") -> nn.Parameter:
-    """Return the Parameter behind a mask, which is what an optimizer updates, or the unmasked Parameter."""
+    """Return the Parameter that an optimizer updates: the one behind the mask, if there is a mask.
+
+    Raises:
+        ValueError: The layer has no such parameter, or another parametrization computes it.
+    """
     parameter = _slot(layer, name).original if _has_mask(layer, name) else layer._parameters.get(name)
     if not isinstance(parameter, nn.Parameter):
         names = [key for key, _ in layer.named_parameters(recurse=False)]
@@ -111,12 +114,13 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
     """Put a mask on one parameter of a layer, in place, and return the layer.
 
     Args:
-        layer: Any module that holds the parameter itself, not in a part of it.
+        layer: Any module that holds the parameter itself, not in a submodule.
         mask: A bool tensor of the parameter's shape and device, True = kept; or a mask module.
         name: Name of the parameter in the layer.
 
     Raises:
-        ValueError: There is a parametrization already, the mask has no `kept`, or it does not fit.
+        ValueError: The parameter is missing, not floating point or parametrized already, or the mask has no
+            `kept` or does not fit.
     """
     _require_unmasked(layer, name)
     _require_initialised(layer, "layer")
@@ -136,16 +140,16 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
 def attach_all(
     model: nn.Module, make_mask: Callable[[nn.Parameter], Tensor | nn.Module], skip: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
-    """Attach `make_mask(weight)` to the weight of every maskable layer and return the masks by layer name.
+    """Attach `make_mask(weight)` to every maskable layer outside `skip`; return the masks by layer name.
 
-    Layers that share a weight, whatever their kind (an embedding, say), share one mask.
+    Modules that share a weight share one mask, even if only one is maskable (the other may be an embedding).
 
     Raises:
         ValueError: As `prunable` and `attach` do.
     """
     holders, attached = _holders(model), {}
     weights = {name: dense_weight(layer) for name, layer in prunable(model, skip).items()}
-    for weight in weights.values():  # all checks come before the first change
+    for weight in weights.values():  # check all before changing any
         for holder, parameter in holders[weight]:
             _require_unmasked(holder, parameter)
     for name, weight in weights.items():
@@ -157,16 +161,16 @@ def attach_all(
 
 
 def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Give parameters these constant masks: attach them, or write into those that are there.
+    """Put constant masks on parameters, by name: attach new masks, or overwrite those already there.
 
     This is the inverse of `masks(model)`. A shared parameter gets its mask wherever it is used.
 
     Raises:
-        ValueError: A name does not exist, a mask does not fit, or there is a mask that is not constant.
+        ValueError: A name does not exist, a mask does not fit, or a mask already there is not constant.
     """
     layers = dict(model.named_modules(remove_duplicate=False))
     places = {name: _place(layers, name) for name in masks}
-    for name, (layer, parameter) in places.items():  # all checks come before the first change
+    for name, (layer, parameter) in places.items():  # check all before changing any
         _require_fit(masks[name], dense_weight(layer, parameter), name)
         if _has_mask(layer, parameter) and not isinstance(present := _slot(layer, parameter)[0], Mask):
             raise ValueError(
@@ -183,7 +187,7 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
-    """Return all masks as new bool tensors by parameter ("1.weight"), True = kept; nothing is sampled."""
+    """Return all masks by parameter name ("1.weight"): new bool tensors, True = kept; nothing is sampled."""
     with torch.no_grad():
         return {
             parameter_name(path, name): _slot(layer, name)[0].kept(_slot(layer, name).original)
@@ -196,10 +200,10 @@ def sparsity(model: nn.Module, per_layer: Literal[False] = False) -> float: ...
 @overload
 def sparsity(model: nn.Module, per_layer: Literal[True]) -> dict[str, float]: ...
 def sparsity(model: nn.Module, per_layer: bool = False) -> float | dict[str, float]:
-    """Return the share of zeros, 0 to 1, in the weights of all maskable layers, or of each layer by its name.
+    """Return the share of weights that are pruned, 0 to 1, over all maskable layers, or in each by its name.
 
-    In a layer with a mask, these are the weights that it does not keep, otherwise those that are exactly 0.
-    Biases do not count, and a shared weight counts once in the total. A model without maskable weights has 0.
+    If a layer has a mask, these are the weights that it does not keep, otherwise those that are exactly 0.
+    Biases do not count, and a shared weight counts once in the total. Without maskable weights, return 0.
     """
     zeros: dict[Tensor, int] = {}
     shares = {}
@@ -211,15 +215,15 @@ def sparsity(model: nn.Module, per_layer: bool = False) -> float | dict[str, flo
 
 
 def before_forward(model: nn.Module, refresh: Callable[[nn.Module], None]) -> None:
-    """Call `refresh(model)` without gradients before every forward of `model` in training mode.
+    """Call `refresh(model)`, without gradients, before every forward pass of `model` in training mode.
 
-    This is for masks with state that changes once per forward, such as noise. `harden` ends it.
+    Use it for masks whose state changes once per forward pass, such as noise. `harden` removes the hook.
     """
     model.register_forward_pre_hook(_Refresh(refresh))
 
 
 def harden(model: nn.Module) -> nn.Module:
-    """Replace every mask by the constant `Mask` of what it keeps, in place, and return the model.
+    """Replace every mask by a constant `Mask` that keeps the same weights, in place; return the model.
 
     Raises:
         ValueError: The model has no mask.
@@ -227,7 +231,7 @@ def harden(model: nn.Module) -> nn.Module:
     slots = [_slot(layer, name) for _, layer, name in _masked(model)]
     if not slots:
         raise ValueError("model must have masks to harden or bake, got none: attach or prune first")
-    # all are read before the first is written: a threshold may depend on the weights of every layer
+    # read all masks before writing any: a threshold may depend on the weights of every layer
     with torch.no_grad():
         hardened = {slot.original: _hardened(slot[0], slot.original) for slot in slots}
         for slot in slots:
@@ -241,10 +245,10 @@ def harden(model: nn.Module) -> nn.Module:
 
 
 def bake(model: nn.Module) -> nn.Module:
-    """Harden, write the zeros into the weights and remove the masks, in place; return the now plain model.
+    """Harden the masks, write their zeros into the parameters and remove them, in place; return the model.
 
-    Layers get their own type back, and Parameters stay the objects that an optimizer holds. If you train on
-    from here, the zeros grow again.
+    Each layer gets its own type back, and each Parameter stays the object that an optimizer holds. If you go
+    on training, the zeros do not stay zero.
 
     Raises:
         ValueError: The model has no mask.
@@ -256,13 +260,13 @@ def bake(model: nn.Module) -> nn.Module:
         _own_class(layer)
         parametrize.remove_parametrizations(layer, name, leave_parametrized=False)
         if name == "weight" and "bias" in layer._parameters:
-            # optimizers load their state by position: weight before bias, as in a fresh layer
+            # optimizers load their state by position, so weight must precede bias, as in a fresh layer
             layer._parameters["bias"] = layer._parameters.pop("bias")
     return model
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries of a state_dict under the names that they have without masks; masks are left out."""
+    """Return a state_dict as it would be without masks: plain names, and no entries of the masks."""
     plain = {}
     for key, tensor in state.items():
         path, masked, rest = key.rpartition("parametrizations.")
@@ -275,7 +279,7 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Refresh:
-    """The hook of `before_forward`: a class of its own, so that `harden` can tell it from others."""
+    """The hook of `before_forward`, in its own class so that `harden` can recognise it."""
 
     def __init__(self, refresh: Callable[[nn.Module], None]) -> None:
         self.refresh = refresh
@@ -287,7 +291,7 @@ class _Refresh:
 
 
 def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
-    """Return the layer and the parameter's name in it of a parameter such as "1.weight"."""
+    """Split a name such as "1.weight": return layer "1" and "weight"."""
     path, _, parameter = name.rpartition(".")
     if path not in layers:
         raise ValueError(f"masks must have names of parameters of the model, got {name!r}")
@@ -295,17 +299,17 @@ def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
 
 
 def _slot(layer: nn.Module, name: str) -> Any:
-    """Return the list that holds the mask, as [0], and the dense weight, as .original."""
+    """Return the ParametrizationList: its [0] is the mask, and its .original is the dense weight."""
     return layer.get_submodule(f"parametrizations.{name}")
 
 
 def _has_mask(layer: nn.Module, name: str) -> bool:
-    """Tell whether a parameter has a mask; parametrizations of other origin have no `kept`."""
+    """Return whether a parameter has a mask; other parametrizations have no `kept`."""
     return parametrize.is_parametrized(layer, name) and hasattr(_slot(layer, name)[0], "kept")
 
 
 def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """Return (path of the layer, layer, parameter name) of every mask."""
+    """Return (layer name, layer, parameter name) for every mask."""
     return [
         (path, layer, name)
         for path, layer in model.named_modules()
@@ -316,12 +320,12 @@ def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
 
 
 def _weight(layer: nn.Module) -> Tensor:
-    """Return the dense weight or, of a layer with a parametrization of other origin, the effective one."""
+    """Return the dense weight or, if a parametrization that is no mask computes the weight, the result."""
     return dense_weight(layer) if _has_mask(layer, "weight") else cast(Tensor, layer.weight)
 
 
 def _kept(layer: nn.Module, weight: Tensor) -> Tensor:
-    """Return what a layer's mask keeps of its weight or, without a mask, which weights are not zero."""
+    """Return which weights a layer's mask keeps or, without a mask, which are not zero."""
     with torch.no_grad():
         return cast(
             Tensor, _slot(layer, "weight")[0].kept(weight) if _has_mask(layer, "weight") else weight != 0
@@ -329,7 +333,7 @@ def _kept(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def _holders(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
-    """Return the places, (module, name), that use each Parameter: several where it is shared."""
+    """Return every place (module, name) where each Parameter is used; a shared one has several."""
     places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         if not isinstance(module, parametrize.ParametrizationList):
@@ -341,7 +345,7 @@ def _holders(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]
 
 
 def _hardened(mask: Any, weight: Tensor) -> tuple[Mask, Tensor]:
-    """Return the constant mask and the dense weight that a mask becomes when hardened."""
+    """Return the constant mask and the dense weight that hardening puts in place of a mask."""
     if isinstance(mask, Mask):
         return mask, weight
     fold = getattr(mask, "hardened_weight", torch.clone)
@@ -349,7 +353,7 @@ def _hardened(mask: Any, weight: Tensor) -> tuple[Mask, Tensor]:
 
 
 def _own_class(layer: nn.Module) -> None:
-    """Give a parametrized layer a class of its own: deepcopies share one, and its properties come and go."""
+    """Give a parametrized layer its own class: deep copies share one, which attaching a mask changes."""
     if parametrize.is_parametrized(layer):
         cls = type(layer)
         layer.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))

@@ -1,13 +1,13 @@
 """What a training step costs with adaptive pruning, as a ratio to the dense step.
 
-Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/adaptive_step.py`, or `make
-bench` for all of them. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; where it is not there,
+Run it alone on an idle machine: `OMP_NUM_THREADS=2 python tests/benchmarks/adaptive_step.py`, or `make
+bench` for all of them. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; without it,
 random tensors of the same shape take its place.
 
-784-512-512-10, batch 128, fused Adam on both sides. Blocks of steps of each kind take turns in one process,
-and the order turns from round to round. The adaptive kinds differ in how often the threshold looks at the
-weights: every 10 steps, every step, and once only, so that the last tells what the masks alone cost.
-Then whole epochs of fit, dense and adaptive. On a GPU, where there is one, the same ratios follow.
+784-512-512-10, batch 128, fused Adam for all. Blocks of steps of each kind take turns in one process, and the
+order rotates from round to round. The adaptive kinds differ in how often the threshold is read from the
+weights: every 10 steps, every step, or only once, which tells what the masks alone cost. Then come whole
+epochs of fit, dense and adaptive. If there is a GPU, the same ratios follow on it.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ def measure(tasks: dict[str, Callable[[], object]], rounds: int, repeats: int, d
         for name in names[shift:] + names[:shift]:
             taken[name].append(milliseconds(tasks[name], repeats, device))
     for name, times in taken.items():
-        times = times[1:]  # the first round warms up
+        times = times[1:]  # the first round is the warm-up
         ratio = statistics.median(t / d for t, d in zip(times, taken["dense"][1:], strict=True))
         print(f"{name:24} {statistics.median(times):9.2f} ms {ratio:6.2f} x dense")
 
 
 def milliseconds(task: Callable[[], object], repeats: int, device: str) -> float:
-    """Return the milliseconds of one of `repeats` calls."""
+    """Return the mean milliseconds of a call, over `repeats` calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         task()

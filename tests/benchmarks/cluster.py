@@ -1,12 +1,12 @@
-"""How many more runs two workers of a Dask cluster do than one.
+"""How many more runs per minute a Dask cluster of two workers does than one worker.
 
-Run it alone on a calm machine with two cores or more: `python tests/benchmarks/cluster.py`, or `make bench`
-for all of them. It needs `pip install "prunebook[experiments]"`. Two workers should be at least 1.7 x as fast
-as one.
+Run it alone on an idle machine with two cores or more: `python tests/benchmarks/cluster.py`, or `make bench`
+for all of them. It needs `pip install "prunebook[experiments]"`. Two workers should be at least 1.7 times as
+fast as one.
 
-Each run trains 64-128-128-10 on random data, with one thread, for some seconds. Network and data stay in the
-caches of a core, since cores share the way to memory. Both clusters are up all the time and take turns, so
-that both meet the same machine; a first run on each worker loads the libraries.
+Each run trains 64-128-128-10 on random data, with one thread, for some seconds. Network and data fit into the
+caches of a core, because the cores share the path to memory. Both clusters stay up and take turns, so that
+other load slows both alike; some short runs come first, to load the libraries on each worker.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from prunebook.experiments.protocol import Row, Run
 from prunebook.experiments.sweep import dask, sweep
 
 WORKERS = (1, 2)
-ROUNDS, RUNS = 3, 4  # of all; of each cluster in a round
+ROUNDS, RUNS = 3, 4  # rounds in all; runs of each cluster in a round
 STEPS, BATCH_SIZE = 6_000, 64
 LEAST = 1.7  # two workers / one
 
 
 def train(run: Run) -> Row:
-    """Train a small network on random data; return its loss and the seconds."""
+    """Train a small network on random data; return its loss and the seconds it took."""
     start = time.perf_counter()
     torch.manual_seed(run.seed)
     images, labels = torch.randn(512, 64), torch.randint(10, (512,))
@@ -47,7 +47,7 @@ def train(run: Run) -> Row:
 
 
 def rows_of(runs: list[Run], executor: Executor) -> list[Row]:
-    """Sweep over the runs into a new table; return its rows, none of them an error."""
+    """Do the runs with a new table; return its rows, or raise an error if a run failed."""
     with tempfile.TemporaryDirectory() as folder:
         rows = list(sweep(runs, Path(folder) / "cluster.csv", train, executor))
     failed = [row["error"] for row in rows if row.get("error")]

@@ -1,12 +1,11 @@
-"""Time of a threshold and its slope: against a sort, against torch.histc, and against the memory itself.
+"""Time of a threshold and its slope, against a sort, torch.histc and a plain copy.
 
-Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/density.py`, or `make bench` for
-all of them. `quantile_and_slope` of 668,672 weights, those of a 784-512-512-10, should take at most 0.1 of
-the time of one torch.sort. Peak memory is about 2 GB, at 1e8 weights.
+Run it alone on an idle machine: `OMP_NUM_THREADS=2 python tests/benchmarks/density.py`, or `make bench` for
+all of them. For the 668,672 weights of 784-512-512-10, `quantile_and_slope` should take at most 0.1 of the
+time of torch.sort. Peak memory is about 2 GB, at 1e8 weights. Then every n is timed; if there is a GPU, it
+is timed as well.
 
 With `--table book/results/density.csv` it writes a row for each n: the table of the chapter.
-
-On a GPU, where there is one, the same table follows.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from prunebook.methods.quantile import GRID, histogram, quantile_and_slope
 WEIGHTS = 668_672
 MOST = 0.1  # of a sort
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
-SORTED = 10_000_000  # above this a sort takes too long for a benchmark
+SORTED = 10_000_000  # above this, a sort takes too long for a benchmark
 R = 0.9
 
 
 def seconds(tasks: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Return the median seconds of each task; they take turns, so that load hits all alike."""
+    """Return the median seconds of each task; they take turns, so that other load slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats + 1):
         for name, task in tasks.items():
@@ -41,11 +40,11 @@ def seconds(tasks: Mapping[str, Callable[[], object]], repeats: int, device: str
             task()
             wait(device)
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}  # the first warms up
+    return {name: statistics.median(taken[1:]) for name, taken in times.items()}  # the first is the warm-up
 
 
 def wait(device: str) -> None:
-    """Let a GPU finish."""
+    """Wait until a GPU has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -61,7 +60,7 @@ def slope(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check(scores: Tensor) -> None:
-    """Assert that every score is counted, and that the share R lies below t, to a cell or two."""
+    """Assert that every score is counted, and that the share R lies below t, give or take two cells."""
     top = scores.max()
     counts = histogram([scores], GRID, top)
     assert counts.dtype == torch.int64
@@ -72,7 +71,7 @@ def check(scores: Tensor) -> None:
 
 
 def against_sort(device: str) -> float:
-    """Print the times at WEIGHTS, and return the share of a sort."""
+    """Print the times for WEIGHTS scores; return that of `quantile_and_slope` as a share of a sort."""
     scores = weights(WEIGHTS, device)
     tasks = {
         "torch.sort": lambda: scores.sort(),

@@ -1,8 +1,8 @@
-"""Measure global weight pruning on 25 million weights against a sort, one kthvalue and torch's own pruning.
+"""Time and memory of global pruning of 25 million weights, against a sort, kthvalue and torch's own pruning.
 
-Run it as ``python tests/benchmarks/global_prune.py``; Linux, one thread. Every task runs on the same
-weights, three times, the fastest counts. Memory is the peak above what the process held before, in
-multiples of the weights.
+Run it as `python tests/benchmarks/global_prune.py`, on Linux only; it uses one thread. Every task runs three
+times on copies of its start, and the fastest time counts. Memory is the highest peak above what the process
+held before, in multiples of the size of the weights.
 """
 
 import time
@@ -52,16 +52,16 @@ def main() -> None:
 
 
 def library(model: nn.ModuleList) -> None:
-    """Prune as torch itself does it."""
+    """Prune with torch.nn.utils.prune."""
     prune.global_unstructured([(layer, "weight") for layer in model], prune.L1Unstructured, amount=K / 100)
 
 
 def measure(task: Callable[[nn.ModuleList], object], start: nn.ModuleList) -> tuple[float, int]:
-    """Return the fewest seconds and the most extra bytes of three runs, each on a fresh copy of ``start``."""
+    """Return the fewest seconds and the most extra bytes of three runs, each on a fresh copy of `start`."""
     seconds, memory = [], []
     for _ in range(3):
         model = deepcopy(start)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is held now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is held now
         before, began = peak_bytes(), time.perf_counter()
         task(model)
         seconds.append(time.perf_counter() - began)
@@ -70,13 +70,13 @@ def measure(task: Callable[[nn.ModuleList], object], start: nn.ModuleList) -> tu
 
 
 def peak_bytes() -> int:
-    """Return the high-water mark of the process's resident memory."""
+    """Return the peak of the process's resident memory, in bytes."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def check(starts: dict[str, nn.ModuleList]) -> None:
-    """Assert exact counts, ties included, and torch's own mask but for ties, where torch leaves it open."""
+    """Assert that counts are exact, also with ties, and that masks equal torch's, except among ties."""
     ours, theirs = deepcopy(starts["prune_weights"]), deepcopy(starts["prune_weights"])
     total = sum(layer.weight.numel() for layer in ours)
     prune_weights(ours, K, scope="global")

@@ -1,13 +1,13 @@
 """What a training step costs with Gumbel gates: one logit for each weight, or two as in the paper's code.
 
-Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/gumbel_step.py`, or `make bench`
-for all of them. The data are random tensors in the shape of MNIST: they do not matter here.
+Run it alone on an idle machine: `OMP_NUM_THREADS=2 python tests/benchmarks/gumbel_step.py`, or `make bench`
+for all of them. The data are random tensors of the shape of MNIST: the values do not matter here.
 
-LeNet-300-100, batch 128, fused Adam on all sides. Blocks of steps of each kind take turns in one process, and
-the order turns from round to round. The reference samples a gate for every weight by `F.gumbel_softmax` on
+LeNet-300-100, batch 128, fused Adam for all. Blocks of steps of each kind take turns in one process, and the
+order rotates from round to round. The reference samples a gate for every weight by `F.gumbel_softmax` on
 pairs of logits; its penalty, lambda abs(target - mean gate), takes a second sample at another temperature.
-The aims: at most 2.0 x the dense step, and at least 8 x faster than the reference. Then the memory: what
-parameters and optimizer hold, and what a step needs besides at its peak (on CUDA only, which counts it).
+The aims: at most 2.0 times the dense step, and at least 8 times as fast as the reference. Memory is printed,
+too: what parameters and optimizer hold, and on CUDA, which counts it, what a step needs in addition.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST, LEAST = 2.0, 8.0  # the aims
 
 
 class PairGate(nn.Module):
-    """The reference's gates for one weight, as a parametrization: two logits for each entry."""
+    """The reference's gates for one weight tensor, as a parametrization: two logits for each entry."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ def dense(net: nn.Module) -> tuple[Adam, Callable[[], Tensor] | None]:
 
 
 def gumbel(net: nn.Module) -> tuple[Adam, Callable[[], Tensor] | None]:
-    """Attach one logit to each weight; return the optimizer and the penalty, of the expected density."""
+    """Attach one logit to each weight; return the optimizer and a penalty on the expected density."""
     pruning = pb.GumbelPruning(net, lam=LAM, lr_gates=LR_GATES)
     return Adam(pruning.parameter_groups(), lr=LR, fused=True), lambda: pruning.penalty(TARGET)
 
 
 def reference(net: nn.Module) -> tuple[Adam, Callable[[], Tensor] | None]:
-    """Attach two logits to each weight; return the optimizer and the penalty, of a second sample."""
+    """Attach two logits to each weight; return the optimizer and a penalty on a second sample."""
     found = []
     for layer in pb.maskable(net).values():
         found.append(PairGate(layer.weight))
@@ -99,7 +99,7 @@ def make_stepper(
 
 
 def milliseconds(step: Callable[[], None], device: str) -> float:
-    """Return the milliseconds of one of STEPS steps."""
+    """Return the mean milliseconds of a step, over STEPS steps."""
     start = time.perf_counter()
     for _ in range(STEPS):
         step()
@@ -109,14 +109,14 @@ def milliseconds(step: Callable[[], None], device: str) -> float:
 
 
 def measure(steps: dict[str, Callable[[], None]], device: str) -> dict[str, Tensor]:
-    """Return the milliseconds of each kind, (ROUNDS,)."""
+    """Return the milliseconds of a step of each kind, (ROUNDS,)."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for turn in range(ROUNDS + 1):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             taken[name].append(milliseconds(steps[name], device))
-    return {name: torch.tensor(times[1:]) for name, times in taken.items()}  # the first round warms up
+    return {name: torch.tensor(times[1:]) for name, times in taken.items()}  # the first round is the warm-up
 
 
 def quartiles(values: Tensor) -> str:
@@ -126,7 +126,7 @@ def quartiles(values: Tensor) -> str:
 
 
 def peak(step: Callable[[], None]) -> int:
-    """Return the bytes that a step needs at its peak on CUDA beyond what is held before it."""
+    """Return the peak bytes that a step needs on CUDA in addition to what is held before it."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

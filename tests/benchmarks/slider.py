@@ -1,16 +1,16 @@
-"""Measure how long a live slider takes from an arrow key to the new picture on the screen.
+"""How long a live slider takes from an arrow key to the new picture on the screen.
 
-Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/slider.py`, or `make bench` for
+Run it alone on an idle machine: `OMP_NUM_THREADS=2 python tests/benchmarks/slider.py`, or `make bench` for
 all of them. Without a Chromium, JupyterLab or playwright it says so and measures nothing. On two cores the
 median should be at most 150 ms.
 
 JupyterLab runs a notebook of two cells in a headless Chromium: train LeNet-300-100 for one epoch, then
-`explore_k`. Then arrow keys are pressed on the slider, back and forth. A tick is the time from the key
-event in the page until the new picture is decoded and two animation frames have passed.
+`explore_k`. Then arrow keys move the slider back and forth. A tick is the time from the key event in
+the page until the new picture is decoded and two animation frames have passed.
 
-The live face swaps frames that were drawn when the cell ran. So a tick is a message to the kernel, a stored
-picture back and a paint, whatever the network costs; what the pruning, the accuracy and the drawing of all
-frames cost is the time of the cell, measured in the kernel and printed beside the ticks.
+The live slider shows frames that were drawn when the cell ran. So a tick is a message to the kernel, a stored
+picture sent back and a repaint, whatever the size of the network. The time of pruning, evaluating and drawing
+all frames is that of the cell; it is measured in the kernel and printed beside the ticks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from urllib.request import urlopen
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-MOST = 150  # milliseconds, the median on two cores
+MOST = 150  # milliseconds: the aim for the median on two cores
 KEYS = 4 * (5 * ["ArrowRight"] + 5 * ["ArrowLeft"])
 PAUSE = 50  # milliseconds between a picture and the next key
 CELLS = (
@@ -57,7 +57,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run"
 )
-# timeStamp is when the key arrived: a little before any script hears of it
+# timeStamp is when the key arrived, a little before any script is told
 WATCH = """() => {
   const image = document.querySelector("img.widget-image");
   let pressed;
@@ -70,20 +70,20 @@ WATCH = """() => {
 
 
 def chromium() -> str | None:
-    """Return the path of a Chromium, if there is one."""
+    """Return the path of a Chromium, or None if there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def missing() -> list[str]:
-    """Return what is needed and not on this machine."""
+    """Return what is needed but not installed on this machine."""
     modules = [name for name in ("jupyterlab", "playwright") if importlib.util.find_spec(name) is None]
     return modules if chromium() else ["chromium", *modules]
 
 
 @contextmanager
 def jupyterlab() -> Iterator[str]:
-    """Run JupyterLab with nobody's settings; yield the address of the notebook, and leave nothing behind."""
+    """Run JupyterLab with default settings in a temporary folder, and yield the notebook's address."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, socket.socket() as probe:
         write_notebook(Path(folder, "slider.ipynb"))
         probe.bind(("127.0.0.1", 0))
@@ -128,7 +128,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     """Return once the server answers.
 
     Raises:
-        RuntimeError: it ended, or said nothing for a minute.
+        RuntimeError: It ended, or did not answer within a minute.
     """
     until = time.monotonic() + 60
     while time.monotonic() < until and server.poll() is None:
@@ -159,10 +159,10 @@ def measure(address: str) -> tuple[str, list[float]]:
 
 
 def run_cells(page: Page) -> str:
-    """Run the cells until the slider is there, and return what they print.
+    """Run the cells until the slider appears, and return what they print.
 
     Raises:
-        RuntimeError: a cell raised.
+        RuntimeError: A cell raised an error.
     """
     page.locator(".jp-Notebook .cm-content").first.click(timeout=60_000)
     for _ in CELLS:

@@ -1,13 +1,13 @@
 """What fit costs on top of a bare training loop, and what loading MNIST costs.
 
-Run it alone on a calm machine: `OMP_NUM_THREADS=2 python tests/benchmarks/training_step.py`, or `make bench`,
-which runs every file in this folder. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; where it is
-not there, the training is timed on random tensors of the same shape. `fit` should cost at most 1.15 x the
+Run it alone on an idle machine: `OMP_NUM_THREADS=2 python tests/benchmarks/training_step.py`, or `make bench`
+for all of them. MNIST comes from `$PRUNEBOOK_DATA` or the cache folder; without it,
+training is timed on random tensors of the same shape. `fit` should take at most 1.15 times as long as the
 bare loop.
 
 LeNet-300-100, batch 128, fused Adam. Both kinds of epoch alternate in one process, and the order within a
-pair is swapped each time. The bare epoch is indexing, forward, cross-entropy, backward and step; the epoch
-of fit has the running loss and accuracy, the check for NaN and the pass over the validation split as well.
+pair is swapped each time. The bare epoch is indexing, forward, cross-entropy, backward and step. The epoch
+of fit adds the running loss and accuracy, the check for NaN and a pass over the validation split.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ print(f"load_data('mnist'): {{time.perf_counter() - start:.2f}} s, peak memory +
 
 
 def have_mnist() -> bool:
-    """Tell whether the raw files are on this machine."""
+    """Return whether the raw files of MNIST are on this machine."""
     return is_complete("mnist", data_folder())
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     """Print the times of loading, of the bare loop and of fit."""
     if have_mnist():
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-        for _ in range(2):  # the first load on a machine also computes the check sums
+        for _ in range(2):  # the first load on a machine also computes the checksums
             subprocess.run([sys.executable, "-c", LOADING.format(unit=unit)], check=True)
     data = make_data()
     bare, fitted = measure(data)

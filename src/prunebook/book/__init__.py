@@ -1,6 +1,6 @@
-"""The stage on which the chapters perform: set-up, checks, tables, sliders, pictures.
+"""What the chapters use besides the library: set-up, checks, tables, sliders, pictures.
 
-An engineer who prunes her own network needs nothing from here: `import prunebook as pb` is the library.
+To prune your own network you need nothing from here: `import prunebook as pb` is the library.
 """
 
 try:

@@ -1,7 +1,7 @@
-"""A pruned network on one page: every weight a wire, lit by the digit that the reader draws.
+"""A pruned network on one page: every weight is a wire, which lights up for the digit that you draw.
 
-The page computes the network itself, in a classic script without libraries (`onepage.js`): it needs no
-kernel and no server.
+The page computes the network by itself, in a classic script without libraries (`onepage.js`), so it needs
+neither a kernel nor a server.
 
 Chapter: book/pathways.ipynb
 """
@@ -29,19 +29,19 @@ from prunebook.training.fit import evaluate
 
 
 class OnePage:
-    """A page that shows a pruned network and computes it for the digit that the reader draws.
+    """A page that shows a pruned network and computes it for the digit that you draw.
 
     It shows itself as the last value of a cell. Where scripts do not run, as in a notebook that is not
-    trusted, there is a picture of the network instead. Readers who do not want to draw can choose the first
-    test image of each class.
+    trusted, there is a picture of the network instead. Instead of drawing, you can choose the first test
+    image of each class.
 
     Args:
-        model, data, order: as for `wires`.
-        dense: Number of weights before pruning, for a model that has been shrunk since. None counts the
-            weights of the model, zeros included.
+        model, data, order: As for `wires`.
+        dense: Number of weights before pruning, for a model that was shrunk afterwards. None means the number
+            of weights of the model, zeros included.
 
     Raises:
-        ValueError: `dense` is less than the number of weights that are left, or as `wires` does.
+        ValueError: `dense` is less than the number of weights that are left, or as for `wires`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OnePage:
         self.examples = (255 * grey).round().clamp(0, 255).to(torch.uint8)
 
     def __repr__(self) -> str:
-        """Return what the page says of the network, which is the same on every machine."""
+        """Return the summary of the network, which is the same on every machine."""
         return f"OnePage({self.summary})"
 
     @property

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def setup() -> None:
-    """Print the versions and the device, and show a figure that is the last value of a cell."""
+    """Print the versions and the device, and make a notebook show figures as PNG."""
     if (shell := get_ipython()) is not None:
         select_figure_formats(shell, {"png"})
     where = device()
@@ -30,22 +30,23 @@ def setup() -> None:
 
 
 def is_quick() -> bool:
-    """Return whether `PRUNEBOOK_QUICK=1` asks for a run of seconds, with the same figures in less detail."""
+    """Return whether `PRUNEBOOK_QUICK=1` asks for a run of some seconds: the same figures in less detail."""
     return os.environ.get("PRUNEBOOK_QUICK", "0") not in ("", "0")
 
 
 def quick(full: T, small: T) -> T:
-    """Return `full`, or `small` in a quick run: numbers of epochs, seeds or images."""
+    """Return `full`, or `small` in a quick run; for numbers of epochs, seeds or images."""
     return small if is_quick() else full
 
 
 def table(name: str) -> DataFrame:
     """Return a stored table of long runs, `book/results/{name}.csv`.
 
-    It is read from this folder or else from the repository that the package names as its source.
+    It is read from `results` or `book/results` in the working directory or, if it is in neither, from the
+    repository that the package names as its source.
 
     Raises:
-        FileNotFoundError: The table is in neither place.
+        FileNotFoundError: The table is in none of these places.
     """
     for folder in (Path("results"), Path("book/results")):
         if (folder / f"{name}.csv").is_file():
@@ -61,11 +62,11 @@ def table(name: str) -> DataFrame:
 def expect(claim: str, holds: bool, data: Data | None = None, name: str = "mnist") -> None:
     """Check a claim of the text, and print it.
 
-    The text speaks of networks trained on one data set, in full. So in a quick run, or on `data` other than
-    the set called `name`, a claim that does not hold is printed as a note instead of being an error.
+    The text is about full training on the data set called `name`. In a quick run, or on other `data`, a claim
+    that does not hold is therefore only a note, not an error.
 
     Raises:
-        AssertionError: The claim does not hold, and nothing excuses it.
+        AssertionError: The claim does not hold, although the run is full and on the right data.
     """
     excuse = is_quick() or (data is not None and data.name != name)
     if not holds and not excuse:
@@ -74,8 +75,8 @@ def expect(claim: str, holds: bool, data: Data | None = None, name: str = "mnist
 
 
 def timing(claim: str, holds: bool) -> None:
-    """Print whether a claim of the text about time holds here; one that does not is never an error.
+    """Print whether a claim of the text about time holds here; if it does not, that is never an error.
 
-    How long something takes depends on the machine and on what else runs on it.
+    How long something takes depends on the machine and on what else it is doing.
     """
     print(f"{'Checked' if holds else 'Not so on this machine, this time'}: {claim}.")  # noqa: T201

@@ -1,6 +1,6 @@
-"""Sliders with two faces: ipywidgets where a kernel runs, plain HTML with stored frames in a page.
+"""Sliders in two forms: ipywidgets where a kernel runs, plain HTML with stored frames in a page.
 
-No other file imports ipywidgets. A slider wraps a function that draws a frame and can be tested without it.
+No other file imports ipywidgets. A slider wraps a function that draws a frame and can be tested on its own.
 
 Chapter: book/dense.ipynb
 """
@@ -20,34 +20,34 @@ from matplotlib.figure import Figure
 from prunebook.checks import require_whole
 
 LIVE = "application/vnd.jupyter.widget-view+json"
-# On every HTML input: JupyterLab leaves it the arrow keys, a reload resets it to the picture that shows, and
-# it is grey until the script runs, which never happens in a notebook that is not trusted.
+# For every HTML input: JupyterLab leaves the arrow keys to it; after a reload it fits the picture shown; it
+# is greyed out until the script runs, which never happens in a notebook that is not trusted.
 CONTROL = 'data-lm-suppress-shortcuts="true" autocomplete="off" disabled'
 
 
 def encode(figure: Figure, dpi: int = 100) -> bytes:
-    """Return a figure as a WebP image: a third of the bytes of PNG, and every browser shows it."""
+    """Return a figure as a WebP image, a third of the size of a PNG; every browser can show it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 85, "method": 4})
     return buffer.getvalue()
 
 
 class FrameSlider:
-    """A figure that follows a slider, and perhaps one or two choices beside it.
+    """A figure that changes with a slider and, if wanted, with some choices beside it.
 
     It shows itself as the last value of a cell. Where a kernel runs, it is an ipywidgets slider. In a
     rendered page it is an HTML range input over the same frames, which were stored when the cell ran. Where
-    no scripts run either, on GitHub or in a notebook that is not trusted, the slider is grey and the first
-    picture stays. A notebook that a reader saves holds the ipywidgets slider, which comes back when the cell
-    runs again. Every frame is drawn when the cell runs, so an error in `draw` is an error of the cell.
+    no scripts run, on GitHub or in a notebook that is not trusted, the slider is greyed out and shows its
+    first picture. If you save a notebook, its ipywidgets slider comes back when the cell runs again. Every
+    frame is drawn when the cell runs, so an error in `draw` shows up there.
 
     Args:
-        draw: Takes a stop, and a keyword argument for each choice; returns the figure and the readout, a
-            sentence that says what the figure shows, for screen readers too.
+        draw: Takes a stop, and a keyword argument for each choice. It returns the figure and a readout: a
+            sentence that says what the figure shows, also for screen readers.
         stops: The values of the slider, at least one.
         label: What the slider sets, such as "k in %".
-        start: Index of the first stop shown.
-        choices: Further settings by name, each with its options, of which the first is shown first.
+        start: Index of the stop shown at the start.
+        choices: Further settings by name, each with its options; the first option is the default.
 
     Raises:
         ValueError: There are no stops, `start` is not the index of one, or a choice has no options.
@@ -84,7 +84,7 @@ class FrameSlider:
         return f"FrameSlider({'; '.join(lists)})"
 
     def index(self, stop: int, chosen: Sequence[int] = ()) -> int:
-        """Return the index of a frame from those of its stop and of the chosen option of each choice."""
+        """Return the index of a frame, given the index of its stop and of the option of each choice."""
         place = 0
         for options, option in zip(self.choices.values(), chosen, strict=True):
             place = place * len(options) + option
@@ -164,7 +164,7 @@ for (const control of root.querySelectorAll("input")) {{
             yield "</fieldset>\n"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """Return both faces: a front end shows the live one if it can, a stored notebook keeps the page."""
-        # what ipywidgets 8 would give; ipywidgets 7, as on Colab, only displays
+        """Return both forms: a front end shows the live one if it can; a stored notebook keeps the HTML."""
+        # what ipywidgets 8 would return; ipywidgets 7, as on Colab, can only display
         view = {"version_major": 2, "version_minor": 0, "model_id": self.live().model_id}
         return {LIVE: view, "text/html": self.page(), "text/plain": repr(self)}

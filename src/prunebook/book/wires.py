@@ -1,4 +1,4 @@
-"""A pruned network as a list of its wires: what is left when the zeros are left out.
+"""A pruned network as a list of wires, one for each weight that is not zero.
 
 Chapter: book/pathways.ipynb
 """
@@ -14,16 +14,16 @@ from prunebook.shrinking.rules import bias_of
 from prunebook.shrinking.slicing import plain
 from prunebook.training.data import Data
 
-MOST = 5000  # with more wires one cannot tell them apart in a drawing
+MOST = 5000  # with more, the wires of a drawing cannot be told apart
 ACTIVATIONS = (nn.ReLU, nn.SiLU, nn.Tanh, nn.Sigmoid)
-SKIPPED = (nn.Flatten, nn.Identity, nn.Dropout)  # nothing to compute once the network is trained
+SKIPPED = (nn.Flatten, nn.Identity, nn.Dropout)  # compute nothing in a trained network
 
 
 class Wires(NamedTuple):
-    """One layer without its zeros: wire i goes from place source[i] to place unit[i] of the next layer.
+    """One layer without its zeros: wire i goes from unit source[i] to unit unit[i] of the next layer.
 
-    `source`, `unit` and `value` (the weight) are of shape (wires,), `bias` (units,); `activation` is the
-    name of what follows, "" for nothing.
+    `source`, `unit` and `value` (the weight) have the shape (wires,), `bias` has (units,); `activation` is
+    the name of the activation that follows, or "" if there is none.
     """
 
     source: Tensor
@@ -34,21 +34,21 @@ class Wires(NamedTuple):
 
 
 def wires(model: nn.Module, data: Data, order: Sequence[Tensor] | None = None) -> list[Wires]:
-    """List what is left of a pruned network that reads 28 x 28 images, in float64.
+    """Return the wires of each layer of a pruned network that reads 28 x 28 images, in float64.
 
-    The wires take grey values 0..1: the mean and the standard deviation of `data` are folded into the first
+    Their inputs are grey values 0..1: the mean and the standard deviation of `data` are folded into the first
     layer, so that a black pixel needs no multiplication. The sources of the first layer are pixels, row by
     row. Hidden units without a wire are left out, and the others are numbered from 0. Masks are applied.
 
     Args:
         model: An `nn.Sequential` of linear layers with ReLU, SiLU, Tanh or Sigmoid between them.
         data: The data that the model was trained on.
-        order: a permutation of the units of each layer, with those of inputs and outputs, which keep their
-            places all the same. None means the order of the model.
+        order: For each layer, inputs and outputs included, a permutation of its units; only those of hidden
+            layers are used. None means the order of the model.
 
     Raises:
-        ValueError: The network is of another kind or reads or returns another size, more than 5,000 weights
-            are left, or `order` does not fit.
+        ValueError: The network is of another kind or has other numbers of inputs or outputs, no weight
+            or more than 5,000 are left, or `order` does not fit.
     """
     chain = _chain(model, len(data.classes))
     weights = [layer.weight.detach().double().cpu() for layer, _ in chain]
@@ -70,7 +70,7 @@ def wires(model: nn.Module, data: Data, order: Sequence[Tensor] | None = None) -
 
 
 def _chain(model: nn.Module, classes: int) -> list[tuple[nn.Linear, str]]:
-    """Return the linear layers of the plain model, each with the name of the activation that follows."""
+    """Return the linear layers of the model, each with the name of the activation that follows, if any."""
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"model must be an nn.Sequential of linear layers, not a {type(model).__name__}")
     chain: list[tuple[nn.Linear, str]] = []
@@ -102,7 +102,7 @@ def _chain(model: nn.Module, classes: int) -> list[tuple[nn.Linear, str]]:
 
 
 def _steps(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield what is computed, in order; a module that is used twice comes twice."""
+    """Yield the modules in the order in which they compute; one that is used twice comes twice."""
     if isinstance(module, nn.Sequential):
         for child in module:
             yield from _steps(child)
@@ -111,7 +111,7 @@ def _steps(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _places(weights: Sequence[Tensor], order: Sequence[Tensor] | None) -> list[Tensor]:
-    """Return for each layer, inputs first, the units to draw in their order."""
+    """Return the units to draw of each layer, in order; inputs are the first layer."""
     sizes = [weights[0].shape[1], *map(len, weights)]
     orders = [torch.arange(size) for size in sizes] if order is None else [places.cpu() for places in order]
     if [places.sort().values.tolist() for places in orders] != [list(range(size)) for size in sizes]:

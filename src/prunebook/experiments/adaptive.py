@@ -1,8 +1,8 @@
 """The table of the chapter on adaptive pruning: 784-512-512-10 on MNIST, with a learned share r.
 
 `python -m prunebook adaptive` writes it. Its four experiments are "thesis", the four settings of Pereira's
-thesis; "control", which asks what the gradient of r does; "start", with other values of r at first; and
-"best", our best setting.
+thesis and a dense network; "control", which asks what the gradient of r does; "start", which starts from
+other values of r; and "best", our best setting and a dense network.
 
 Chapter: book/adaptive.ipynb
 """
@@ -27,14 +27,14 @@ from prunebook.training.data import Data
 from prunebook.training.models import mlp
 
 SIZES = (784, 512, 512, 10)
-# what takes the place of the slope dt/dr
+# what replaces the slope dt/dr
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "flipped": lambda slope: -slope.abs(),
     "zero": torch.zeros_like,
 }
-# "dense", "adaptive", or adaptive with something else in place of the gradient of r. "flipped": dt/dr with
-# the wrong sign. "zero": dt/dr = 0, so that the penalty alone moves r. "replayed": the path of r that the
-# adaptive run learned, step by step. "fixed": the last r of that path, from the start.
+# "dense", "adaptive", or "adaptive" with the gradient of r replaced. "flipped": dt/dr has the wrong sign.
+# "zero": dt/dr = 0, so that only the penalty moves r. "replayed": r follows, step by step, the path that the
+# adaptive run learned. "fixed": r has the last value of that path from the start.
 METHODS = ("dense", "adaptive", *SLOPES, "replayed", "fixed")
 RUN = Run(
     experiment="control",
@@ -47,9 +47,9 @@ RUN = Run(
     lr=2e-3,
     lr_r=1e-2,
     lr_tau=1e-2,
-    target=0.0,  # 0: the penalty is a square, and asks for as much as the loss allows
+    target=0.0,  # share to prune; 0 means none: the penalty then asks for as much as the loss allows
     weight_decay=0.0,
-    decay=False,  # do all learning rates fall to 0 in a straight line?
+    decay=False,  # whether all learning rates fall to 0 in a straight line
 )
 _THESIS = RUN.but(experiment="thesis", epochs=25, batch_size=32, lr=1e-3, lr_r=2e-3, lr_tau=5e-3)
 _BEST = RUN.but(experiment="best", epochs=25, lr_r=5e-3, weight_decay=1e-4, decay=True)
@@ -67,7 +67,7 @@ EXPERIMENTS = {
 
 
 class Trained(NamedTuple):
-    """A network after its last epoch with soft masks, its rows, and logit(r) at first and after each step."""
+    """A trained network with its soft masks, a row for each epoch, and logit(r) at each step."""
 
     net: nn.Sequential
     rows: list[dict[str, float]]
@@ -75,10 +75,10 @@ class Trained(NamedTuple):
 
 
 def runs(experiments: Iterable[str] = tuple(EXPERIMENTS), seeds: Iterable[int] = range(5)) -> list[Run]:
-    """Return the runs of some experiments for some seeds.
+    """Return the runs of the given experiments for the given seeds.
 
     Raises:
-        ValueError: There is no such experiment.
+        ValueError: An experiment is unknown.
     """
     seeds, found = list(seeds), []
     for name in experiments:
@@ -88,7 +88,7 @@ def runs(experiments: Iterable[str] = tuple(EXPERIMENTS), seeds: Iterable[int] =
 
 
 def train(run: Run, data: Data, path: Sequence[float] = ()) -> Trained:
-    """Train one network; r learns or, given a path of logit(r), follows it and stays at its end."""
+    """Train one network. If `path` gives values of logit(r), r follows them and stays at the last."""
     net: nn.Sequential = new(run.seed, data, lambda: mlp(SIZES))
     options = {
         name: getattr(run, name) for name in ("lr", "weight_decay", "decay", "epochs", "batch_size", "seed")
@@ -134,15 +134,15 @@ def train(run: Run, data: Data, path: Sequence[float] = ()) -> Trained:
 
 @lru_cache(maxsize=1)
 def _learned(run: Run) -> Trained:
-    """Train an adaptive run once for itself and for the runs that follow its path."""
+    """Train an adaptive run once, both for its own row and for the runs that follow its path."""
     return train(run, data_of("mnist"))
 
 
 def measure(run: Run) -> Row:
-    """Train, harden and measure one run.
+    """Train one run, harden it and return its row.
 
     Raises:
-        ValueError: Its method is unknown.
+        ValueError: The method is unknown.
     """
     require_one_of("method", run.method, METHODS)
     data, start = data_of("mnist"), time.perf_counter()

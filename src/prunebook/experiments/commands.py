@@ -29,7 +29,7 @@ AGAIN = " Started again, it goes on where it stopped: at once, or after a crash.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
+    """Run one command and return its exit status."""
     chosen = make_parser().parse_args(arguments)
     try:
         return int(chosen.run(chosen))
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands: those that fill tables, `data` and `latency`."""
+    """Return the parser of all commands: one for each table, and `data` and `latency`."""
     parser = argparse.ArgumentParser(prog="python -m prunebook", description="Tools of The Pruning Book.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser(
@@ -80,7 +80,7 @@ def runs_of(table: Table, chosen: argparse.Namespace) -> list[Run]:
 
 
 def _fill(table: Table, chosen: argparse.Namespace) -> int:
-    """Measure the runs of a table that are missing; return 1 if a run failed, now or before."""
+    """Measure the runs that have no row yet; return 1 if one of the runs failed, now or earlier."""
     runs = runs_of(table, chosen)
     with sweep.executor_of(chosen.dask) as executor:
         new = list(sweep.sweep(runs, chosen.table, table.measure, executor, chosen.retry))

@@ -1,7 +1,7 @@
-"""One protocol for every comparison: the same data, epochs, batches and search of settings for each method.
+"""One protocol for every comparison: each method gets the same data, epochs, batches and search of settings.
 
-A run is one network: which method, how many weights it may keep, from which seed. Its row says what that
-network can do and what it costs. `python -m prunebook search`, `frontier` and `compare` fill tables of them.
+A run is one network: a method, a density and a seed. Its row says how accurate the network is and what it
+costs. `python -m prunebook search`, `frontier` and `compare` each fill a table with such rows.
 
 Chapter: book/comparison.ipynb
 """
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 EPOCHS = 15
 DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.0015)
-CLOSE = (0.02, 0.01, 0.005, 0.0015)  # where methods differ: more seeds
+CLOSE = (0.02, 0.01, 0.005, 0.0015)  # where methods differ, and so get more seeds
 FASHION_DENSITIES = (0.02, 0.005, 0.0015)
-LINEAR = 7840 / WEIGHTS  # all weights of the linear classifier
-ONE_UNIT = (784 + 1 + 10) / WEIGHTS  # one unit in each layer
-MAIN = (  # those of the picture
+LINEAR = 7840 / WEIGHTS  # density at which the linear classifier keeps all its weights
+ONE_UNIT = (784 + 1 + 10) / WEIGHTS  # density of one unit in each layer
+MAIN = (  # the methods in the figure
     "magnitude, global, gradual",
     "iterative, rewinding",
     "soft mask",
@@ -74,10 +74,10 @@ Settings = Mapping[str, float]
 
 
 class Method(NamedTuple):
-    """How a method trains, its settings in all tables, and the six that these were chosen from.
+    """How a method trains, the settings chosen for all tables, and the six that they were chosen from.
 
-    They are the best on the validation split, with a seed that is in no table: book/results/search.csv. Other
-    packages take the settings of the method that they implement.
+    The chosen ones did best on the validation split, with a seed used in book/results/search.csv only. Other
+    packages get the settings of the method that they implement.
     """
 
     train: Callable[[Run, Data], nn.Module]
@@ -120,26 +120,27 @@ METHODS = {
     "torch.nn.utils.prune": Method(recipes.torch_prune, {"lr": 0.002, "before": 0.4}),
     "Torch-Pruning": Method(recipes.torch_pruning, {"lr": 0.004, "before": 0.4}),
 }
-CHOSEN_ON_14: Settings = {"lr": 0.008}  # of small dense networks on 14 x 14 means
-# whole units cannot go below: one in each layer or, where the layers keep equal shares, 3 and 1
+CHOSEN_ON_14: Settings = {"lr": 0.008}  # for small dense networks on 14 x 14 images
+# the lowest densities for whole units: one unit in each layer; for Torch-Pruning, 3 and 1
 LEAST = {"unit norm": ONE_UNIT, "gumbel units": ONE_UNIT, "Torch-Pruning": (3 * 784 + 3 + 10) / WEIGHTS}
 SEARCHED = {"unit norm": (0.05,), "gumbel units": (0.05,), "small dense": (0.005, 0.02)}
 RUN = Run(
     method="dense",
-    density=1.0,  # share of the weights of LeNet-300-100 that stay; random masks keep it of each layer
-    seed=0,  # of the weights at the start, the order of the batches and all noise
-    epochs=EPOCHS,  # in all: before pruning, while pruning and after it
-    settings={},  # what the method needs
+    density=1.0,  # share of the weights of LeNet-300-100 kept; random masks keep this share of each layer
+    seed=0,  # of the initial weights, the order of the batches and all noise
+    epochs=EPOCHS,  # in total: before, during and after pruning
+    settings={},  # settings of the method
     data="mnist",
     network=NETWORK,
 )
 
 
 def search_runs() -> list[Run]:
-    """Return the runs that settings are chosen by: six of each method, at one density.
+    """Return the runs by which settings are chosen: six for each method, at one density.
 
-    That is 0.5 %; 5 % for whole units, of which only one would be left otherwise; and also 2 % for small
-    dense networks, which have other inputs there. The settings serve at all densities and on all data.
+    This is 0.5 %. It is 5 % for whole units, because 0.5 % would leave only one per layer. Small dense
+    networks also run at 2 %, where they read larger images, and so have two settings. All other methods
+    have one for all densities and data.
     """
     return [
         RUN.but(method=name, density=density, seed=SEARCH_SEED, settings=settings)
@@ -152,13 +153,14 @@ def search_runs() -> list[Run]:
 def runs(
     methods: Iterable[str], densities: Iterable[float], seeds: Iterable[int], epochs: int, data: str
 ) -> list[Run]:
-    """Return the runs of a grid with the settings of the book, without those that are impossible.
+    """Return the runs of a grid with the settings of the book, leaving out those that are impossible.
 
-    The dense network has one density, and linear classifiers none above theirs; networks of whole units
-    have at least one in each layer.
+    The dense network runs at density 1 only. Linear classifiers run with all their weights and at lower
+    densities of the grid. Networks of whole units keep at least one in each layer.
 
     Raises:
-        ValueError: A method is unknown, a density is no share above 0, or epochs or a seed are below 0.
+        ValueError: A method is unknown, a density is not above 0 and at most 1, or the epochs or a seed are
+            not whole numbers of at least 0.
     """
     seeds, densities = list(seeds), list(densities)
     require_whole("epochs", epochs, 0)
@@ -180,10 +182,10 @@ def runs(
 def frontier_runs() -> list[Run]:
     """Return the runs of the book's table, the most informative first.
 
-    On MNIST every method has two seeds at each of the eight densities that is possible for it. At the four
-    lowest, where methods differ, there are five seeds, except for pruning by layer. Learned masks that are
-    trained anew and other packages have two seeds at those four only. On Fashion-MNIST, seven methods have
-    two seeds at three densities. Four methods are also trained for more epochs, at 0.15 and 1 %.
+    On MNIST there are two seeds for each method at each of eight densities, if possible. At the four lowest,
+    where methods differ, there are five, except for pruning by layer. Learned masks that are trained anew,
+    and other packages, have two seeds at these four only. On Fashion-MNIST, seven methods have two seeds at
+    three densities. Four methods also train for 30 and 60 epochs, at 0.15 and 1 %.
     """
     on_mnist = partial(runs, epochs=EPOCHS, data="mnist")
     main = [name for name in METHODS if name not in BESIDE]
@@ -212,23 +214,23 @@ def compare(
 ) -> DataFrame:
     """Train and measure a grid of networks by the protocol of the book; return a row for each.
 
-    Warns of runs that failed; their rows say why.
+    Warns if runs failed; their rows say why.
 
     Args:
         methods: Names in `METHODS`.
-        densities: Shares of the weights of LeNet-300-100 that may stay, each above 0, up to 1.
-        seeds: Of the networks.
-        epochs: Of each network in all; learned masks are trained anew for as many again.
-        data: A name for `load_data`.
-        path: A table to keep the rows in; those that are there already are not trained again.
-        executor: Where to train, as for `sweep.sweep`; None: here, one after the other.
+        densities: Shares of the weights of LeNet-300-100 to keep, each above 0 and at most 1.
+        seeds: Seeds of each network, at least 0.
+        epochs: Epochs of each run in total, at least 0. A learned mask is then trained anew for all of them.
+        data: The name of a data set, as for `load_data`.
+        path: A file to keep the rows in. Runs that have a row there are not repeated.
+        executor: Where to train, as for `sweep.sweep`. None means here, one run after the other.
 
     Raises:
         ValueError: As for `runs`.
-        ImportError: Pandas is not installed.
+        ImportError: pandas is not installed.
     """
     wanted = runs(methods, densities, seeds, epochs, data)
-    _frame([])  # where pandas is missing, it says so before hours of training
+    _frame([])  # if pandas is missing, this says so before hours of training
     with TemporaryDirectory() as folder:
         table = Path(path or Path(folder) / "comparison.csv")
         for _ in sweep(wanted, table, measure, executor):
@@ -240,11 +242,11 @@ def compare(
 
 
 def measure(run: Run) -> Row:
-    """Train one run and return what its row says besides the run itself.
+    """Train one run and return the columns that follow its settings.
 
-    The test split is read here, once, after the last epoch. Counts are numbers of weights; bytes and
-    milliseconds are those of the network without its dead units, for a batch of 256; `dense_ms` is the
-    whole network's, timed right after.
+    The test split is used only here, once, after the last epoch. `kept` and `effective` count weights.
+    Biases, multiplications, bytes and milliseconds (for a batch of 256) are those of the network without
+    its dead units; `dense_ms` are those of an unpruned LeNet-300-100, timed right afterwards.
     """
     data = data_of(run.data)
     net, row = _trained(run, data)
@@ -266,7 +268,7 @@ def measure(run: Run) -> Row:
 
 
 def validate(run: Run) -> Row:
-    """Train one run of the search; its row knows nothing of the test split."""
+    """Train one run of the search and return its row, without looking at the test split."""
     return _trained(run, data_of(run.data))[1]
 
 
@@ -291,10 +293,10 @@ def _possible(method: str, densities: Sequence[float]) -> list[float]:
 
 
 def _frame(rows: Sequence[Row]) -> DataFrame:
-    """Return rows of a file as a DataFrame, with numbers where all of a column are numbers.
+    """Return rows of a file as a DataFrame; a column whose values are all numbers becomes numeric.
 
     Raises:
-        ImportError: Pandas is not installed.
+        ImportError: pandas is not installed.
     """
     try:
         from pandas import DataFrame, to_numeric
@@ -311,7 +313,7 @@ def _frame(rows: Sequence[Row]) -> DataFrame:
 
 
 def _show(rows: Sequence[Row]) -> str:
-    """Return the mean and the deviation over the seeds as text."""
+    """Return the mean and the standard deviation of the test accuracy over the seeds, as text."""
     table = _frame(rows)
     percent = table.assign(test_accuracy=100 * table["test_accuracy"])
     shown = percent.pivot_table("test_accuracy", "method", "density", aggfunc=["mean", "std"]).round(2)

@@ -1,7 +1,7 @@
-"""The table of the chapter on Gumbel gates: LeNet-300-100 on MNIST from 2 % of its weights down to 0.15 %.
+"""The table of the chapter on Gumbel gates: LeNet-300-100 on MNIST, pruned to between 2 % and 0.15 %.
 
-`python -m prunebook gumbel` writes it, with what 399 weights are measured against: linear classifiers and a
-small dense network. The networks of 399 weights are kept, weight by weight, in a table of their own.
+`python -m prunebook gumbel` writes it. It also has linear classifiers, a small dense network and the whole
+LeNet. The weights of the networks that exchange left with 399 go into a second table.
 
 Chapter: book/gumbel.ipynb
 """
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 LENET, EXCHANGE = "784-300-100-10", "gumbel, then exchange"
-WIRED = (EXCHANGE, 399)  # the networks that are kept, by method and count
+WIRED = (EXCHANGE, 399)  # the runs whose weights are stored, by method and count
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     LENET: lenet_300_100,
     "784-10": lambda: mlp([784, 10]),
     "49-7-10": lambda: nn.Sequential(nn.AvgPool2d(4), *mlp([49, 7, 10])),
 }
-# "gumbel": gates, then `count` weights frozen and fine-tuned. "gumbel, then exchange": the same gates, and
-# while fine-tuning a swap of weights after each epoch. "dense": neither.
+# "gumbel": train with gates, then freeze `count` weights and fine-tune them. "gumbel, then exchange": also
+# exchange weights after each epoch of fine-tuning. "dense": neither.
 RUN = Run(
     method="gumbel",
     network=LENET,
-    count=399,  # weights that stay
+    count=399,  # weights kept
     seed=0,
     epochs=40,  # with gates
     fine_tune=200,  # epochs after them
-    shift=0,  # pixels by which training images are moved at random
-    weight_decay=0.0,  # with gates
+    shift=0,  # pixels by which training images are shifted at random
+    weight_decay=0.0,  # while training with gates
     decay_tune=0.0,  # weight decay while fine-tuning
-    share=0.0,  # of the weights, swapped after the first epoch of fine-tuning; falls to 0
-    swap_until=0.8,  # share of the fine-tuning at which it is 0
-    per_row=1,  # new weights of one unit in an exchange
+    share=0.0,  # of the kept weights to exchange per epoch: at the start of fine-tuning; falls to 0
+    swap_until=0.8,  # share of the fine-tuning after which nothing is exchanged
+    per_row=1,  # weights that a unit regrows in an exchange before other units get theirs
     tau=1.0,
     lam=1.0,
     until=0.7,  # share of the epochs with gates at which the target density is reached
@@ -61,19 +61,19 @@ RUN = Run(
     data="mnist",
 )
 _SHIFTED = RUN.but(count=2662, epochs=60, shift=1, weight_decay=1e-4)
-# the settings were chosen on the validation split with seed 100, which is not in the table
+# these settings were chosen on the validation split with seed 100, which is not in the table
 GATED = (
     _SHIFTED.but(count=5324, epochs=50, fine_tune=30),
     _SHIFTED.but(fine_tune=40),
     _SHIFTED.but(count=1331, epochs=80, fine_tune=100, decay_tune=1e-5),
     RUN.but(until=0.6),
 )
-SHARES = (0.03, 0.03, 0.03, 0.24)  # of the weights, exchanged after the first epoch
+SHARES = (0.03, 0.03, 0.03, 0.24)  # the setting `share` of each of the four
 LINEAR = RUN.but(method="dense", network="784-10", count=7840, epochs=30, fine_tune=0)
 
 
 def runs(seeds: Iterable[int] = range(5)) -> list[Run]:
-    """Return the runs of each seed: rivals, and both methods at 2, 1, 0.5 and 0.15 % of LeNet's weights."""
+    """Return the runs of each seed: four to compare with, and both methods at 2, 1, 0.5 and 0.15 %."""
     pairs = [(run, run.but(method=EXCHANGE, share=share)) for run, share in zip(GATED, SHARES, strict=True)]
     cases = [
         LINEAR,
@@ -86,10 +86,10 @@ def runs(seeds: Iterable[int] = range(5)) -> list[Run]:
 
 
 def measure(run: Run) -> Row:
-    """Train and measure one run; gates that two runs need are trained once.
+    """Train one run and return its row; two runs with the same gates train them only once.
 
-    Density is the share of the network's weights that stay, 0 to 1. Biases are those of the units that stay.
-    The column "wires" of the networks that are kept is a table.
+    `density` is the share of the network's weights kept, 0 to 1; `biases` counts those of the units kept. For
+    runs in `WIRED`, "wires" lists the weights as rows.
     """
     data, start, seconds = data_of(run.data), time.perf_counter(), 0.0
     if run.method == "dense":
@@ -132,14 +132,14 @@ def train_gates(run: Run, data: Data) -> nn.Sequential:
 
 @lru_cache(maxsize=1)
 def _trained_gates(run: Run) -> tuple[nn.Sequential, float]:
-    """Return what `train_gates` does, and the seconds that it took."""
+    """Return the result of `train_gates`, and the seconds that it took."""
     data, start = data_of(run.data), time.perf_counter()
     net = train_gates(run, data)
     return net, time.perf_counter() - start
 
 
 def compact(net: nn.Module) -> nn.Module:
-    """Return the network without its dead units, with masks on the weights that are zero."""
+    """Return a smaller network without the dead units, whose remaining zeros are masked."""
     small = shrink(net)
     kept = {name: dense_weight(layer) != 0 for name, layer in maskable(small).items()}
     set_masks(small, {parameter_name(name, "weight"): mask for name, mask in kept.items()})
@@ -147,11 +147,11 @@ def compact(net: nn.Module) -> nn.Module:
 
 
 def fine_tune(net: nn.Module, run: Run, data: Data) -> nn.Module:
-    """Train the weights that stay, with exchanges if the run has any; return `net`."""
+    """Train the weights that are left, with exchanges if `run.share` is above 0; return `net`."""
     images, shift = data.train.images.split(2000), RandomShift(run.shift)
 
     def seen() -> Tensor:
-        return torch.cat([shift(part) for part in images])  # as the network sees them
+        return torch.cat([shift(part) for part in images])  # shifted, as in training
 
     labels, rest = data.train.labels, (run.swap_until, run.per_row, run.damping)
     swap = swaps(net, seen, labels, run.count, run.share, run.fine_tune, *rest)
@@ -173,13 +173,14 @@ def swaps(
     """Return `on_epoch(row)` for `fit`, which exchanges weights of `net`: fewer after each epoch.
 
     Args:
-        net: Its layers have constant masks.
-        images: Returns (n, 1, 28, 28), on which the gradients are taken.
-        labels: (n,), their classes.
-        count_wanted: How many weights there are afterwards.
-        share: Of `count_wanted`, exchanged at first, 0 to 1; it falls to 0 in a straight line.
-        epochs: Of the training.
-        until: Share of the epochs at which it is 0.
+        net: All its layers have constant masks.
+        images: Returns images (n, 1, 28, 28), on which the gradients are taken.
+        labels: (n,) their classes.
+        count_wanted: Number of weights kept afterwards.
+        share: Share of `count_wanted` to exchange, 0 to 1, at the start. It falls to 0 in a straight line,
+            so it is a little lower after the first epoch.
+        epochs: Epochs of the training.
+        until: Share of the epochs after which nothing is exchanged.
         per_row: As for `exchange`.
         damping: As for `exchange`.
     """
@@ -195,7 +196,7 @@ def swaps(
 
 
 def wire_rows(net: nn.Module) -> list[Row]:
-    """Return what is not 0 in a chain of linear layers, a row for each weight and bias.
+    """Return a row for each weight and bias that is not 0 in a chain of linear layers.
 
     Columns: layer, from 0; unit, the row of the weight; source, its column, or -1 for a bias; value.
     """
@@ -209,10 +210,10 @@ def wire_rows(net: nn.Module) -> list[Row]:
 
 
 def wired(table: DataFrame, seed: int) -> nn.Sequential:
-    """Build the ReLU network that the rows of one seed describe; the table is `book.table("wires")`.
+    """Return the ReLU network that the rows of one seed describe, for the table `book.table("wires")`.
 
     Raises:
-        ValueError: The table has no rows of that seed.
+        ValueError: The table has no rows for that seed.
     """
     rows = table[table.seed == seed]
     if rows.empty:

@@ -1,6 +1,6 @@
-"""What zeros and missing units gain in time, measured on one network: the table of the chapter on gains.
+"""How much time zeros and removed units save, measured on one network: the table of "What you gain".
 
-`python -m prunebook latency` times 784-1000-1000-500-200-10 in every form and writes the table anew.
+`python -m prunebook latency` times 784-1000-1000-500-200-10 in every form and replaces the table.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -32,10 +32,10 @@ FILE = RESULTS / "latency.csv"
 
 
 def forms(sizes: Sequence[int] = SIZES) -> dict[tuple[str, float], nn.Module]:
-    """Return the network in every form, by its name and k: the percentage of zeros, or of units removed.
+    """Return the network in every form, by the form's name and k, the percentage of weights or units pruned.
 
-    Forms are "dense"; "masked", the mask attached; "zeros", baked; "csr"; "shrunk"; and "fresh", built anew
-    in the size of the shrunk one. None is trained: a product takes as long whatever its numbers are.
+    Forms are "dense"; "masked", with the mask attached; "zeros", baked; "csr"; "shrunk"; and "fresh", a new
+    network of the same size as the shrunk one. None is trained, because time hardly depends on the values.
     """
     torch.manual_seed(0)
     dense = mlp(sizes)
@@ -53,13 +53,13 @@ def forms(sizes: Sequence[int] = SIZES) -> dict[tuple[str, float], nn.Module]:
 def time_forms(
     sizes: Sequence[int] = SIZES, batches: Sequence[int] = BATCHES, threads: int = 1, rounds: int = 100
 ) -> list[Row]:
-    """Race all forms of a network on the CPU, and return a row for each and each size of a batch.
+    """Time all forms of a network on the CPU in turns; return a row for each form and batch size.
 
-    `milliseconds` is the median time of a forward pass, between its quartiles; `faster` the median over
-    the rounds of the dense network's time, divided by that of the form.
+    `milliseconds` is the median time of a forward pass; `lower` and `upper` are its quartiles. `faster` is
+    the median over the rounds of the dense network's time divided by that of the form.
 
     Raises:
-        ValueError: Threads below 1, and as `latencies` does.
+        ValueError: `threads` or `rounds` is below 1.
     """
     require_whole("threads", threads, 1)
     found, before = forms(sizes), torch.get_num_threads()
@@ -81,6 +81,6 @@ def time_forms(
 
 
 def _stored(net: nn.Module) -> int:
-    """Count the weights that are not zero, also those in CSR."""
+    """Return the number of nonzero weights, in CSR or not."""
     sparse = [len(layer.values) for layer in net.modules() if isinstance(layer, CSRLinear)]
     return sum(sparse) or count_weights(net).kept

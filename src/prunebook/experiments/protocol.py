@@ -1,6 +1,6 @@
 """What all tables of long runs share: what a run is, how a network is trained, and what every row says.
 
-A table is a module with three things: its runs, what is measured of each, and the file that holds the rows.
+Each table has its own module, which defines the runs, how they are measured, and the file of the rows.
 
 Chapter: book/comparison.ipynb
 """
@@ -28,18 +28,18 @@ RESULTS = Path("book/results")
 
 
 class Run(SimpleNamespace):
-    """One network that is to be trained, as a value with named settings: `Run(method="dense", seed=0)`.
+    """The settings that describe one network to train, by name: `Run(method="dense", seed=0)`.
 
-    The settings are its attributes. They are the first columns of its row, and tell it from other runs. A
+    The settings are attributes. They become the first columns of the row of the run, and identify it. A
     setting may be a mapping of numbers, which becomes one column such as "lr=0.002 before=0.4".
     """
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Return a hash by which equal runs are found in sets and caches."""
+        """Return a hash, equal for equal runs, so that a run can be in a set or be the key of a cache."""
         return hash(frozenset(pair for pair in vars(self).items() if not isinstance(pair[1], Mapping)))
 
     def but(self, **changes: object) -> Run:
-        """Return the run with some of its settings changed.
+        """Return a copy of the run with some of its settings changed.
 
         Raises:
             ValueError: The run has no such setting.
@@ -63,14 +63,14 @@ class Table:
     """A table that a command fills: `python -m prunebook NAME`.
 
     Attributes:
-        file: Where the rows are kept unless the command says otherwise.
-        help: What the command is good for, in one line.
+        file: Where the rows are kept unless the option `--table` says otherwise.
+        help: What the command is for, in one line.
         description: What it does, for `--help`.
-        runs: Returns the runs; the command's options are its arguments.
+        runs: Returns the runs; it takes the command's options as arguments.
         measure: Trains the network of one run, and returns what its row says besides the run itself.
-        seeds: Default of the option `--seeds`; None where the runs say which.
-        options: More options for argparse, by name or flag.
-        show: Returns what the command prints in the end, from the rows of its runs.
+        seeds: Default of the option `--seeds`; None means that there is no such option.
+        options: Further options for argparse, by name or flag.
+        show: Returns the text that the command prints at the end, from the rows of its runs.
     """
 
     file: Path
@@ -85,10 +85,10 @@ class Table:
 
 @lru_cache(maxsize=1)
 def data_of(name: str) -> Data:
-    """Return a data set, which each process loads once; the stand-in digits are refused.
+    """Return a data set, and keep it for the next call; never the digits that stand in for it offline.
 
     Raises:
-        ConnectionError: It is not stored on this machine, and no network answers.
+        ConnectionError: The data set is not stored on this machine and could not be downloaded.
     """
     data = load_data(name)
     if data.name != name:
@@ -97,7 +97,7 @@ def data_of(name: str) -> Data:
 
 
 def new(seed: int, data: Data, make: Callable[[], Net]) -> Net:
-    """Return a new network with the weights that a seed gives, on the device of the data."""
+    """Return a new network, initialised from a seed, on the device of the data."""
     torch.manual_seed(seed)
     return make().to(data.train.labels.device)
 
@@ -114,18 +114,18 @@ def train(
     after_step: Callable[[], None] | None = None,
     **options: Any,
 ) -> list[dict[str, float]]:
-    """Train in place with Adam, and return the rows of all epochs.
+    """Train in place with Adam, and return a row for each epoch.
 
     Args:
-        net: What is trained.
-        data: Its training split; the rows tell the accuracy on its validation split.
-        lr: Learning rate of the groups that have none of their own.
-        parameters: Parameters or groups for Adam, in place of all parameters of `net`.
-        weight_decay: Of the groups that have none of their own.
+        net: The network.
+        data: The network learns from the training split; the rows hold accuracy on the validation split.
+        lr: Learning rate of groups that do not set their own.
+        parameters: Parameters or groups for Adam. None means all parameters of `net`.
+        weight_decay: Weight decay of groups that do not set their own.
         decay: Whether all learning rates fall to 0 in a straight line.
-        schedule: Called before each step with the share of the training that is done, after the rates.
+        schedule: Called before each step, once the rates are set, with the share of the training done.
         after_step: Called after each step.
-        options: Those of `fit`, such as `epochs`, `batch_size`, `seed` and `penalty`.
+        options: Options of `fit`, such as `epochs`, `batch_size`, `seed` and `penalty`.
     """
     chosen = net.parameters() if parameters is None else parameters
     adam = torch.optim.Adam(chosen, lr=lr, weight_decay=weight_decay, fused=True)
@@ -141,7 +141,7 @@ def train(
 
 
 def size(net: nn.Sequential) -> Row:
-    """Return the widths of a chain of linear layers, and which share and number of its weights are left."""
+    """Return the widths of a chain of linear layers, its density, and the number of weights kept."""
     layers, density = [layer for layer in net if isinstance(layer, nn.Linear)], 1 - sparsity(net)
     widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
     return {
@@ -152,12 +152,12 @@ def size(net: nn.Sequential) -> Row:
 
 
 def scores(net: nn.Module, data: Data, *parts: str) -> Row:
-    """Return the accuracy on parts of the data ("train", "validation", "test"), and where it was measured."""
+    """Return the accuracy on parts of the data ("train", "validation", "test"), the device and versions."""
     splits = {"train": data.train, "validation": data.valid, "test": data.test}
     row: Row = {f"{part}_accuracy": round(evaluate(net, splits[part]).accuracy, 6) for part in parts}
     return row | {"device": str(data.train.labels.device), "versions": versions()}
 
 
 def versions() -> str:
-    """Return the versions that a row states."""
+    """Return the versions of Python and torch, for a row."""
     return f"python {platform.python_version()}, torch {torch.__version__}"

@@ -24,13 +24,13 @@ from prunebook.training.models import mlp
 
 SIZES = (784, 1000, 1000, 500, 200, 10)
 KS = (0, 25, 50, 60, 70, 80, 90, 95, 97, 99)
-TUNED = {"weights": (0, 95), "units": (80,)}  # k = 0: the dense network, trained as long
+TUNED = {"weights": (0, 95), "units": (80,)}  # k = 0: the dense network, trained for as long
 TUNE_EPOCHS = 4
 SETTINGS = "dense: SGD 0.1, batch 64, 4 epochs; tuned: Adam 0.001 to 0, batch 128"
 
 
 def runs(seeds: Iterable[int] = range(3)) -> list[Run]:
-    """Return the runs of each seed: weights and units pruned to every k, and some networks fine-tuned."""
+    """Return the runs of each seed: weights and units pruned at every k, some of them fine-tuned as well."""
     cases = [(method, k, 0) for method in TUNED for k in KS]
     cases += [(method, k, TUNE_EPOCHS) for method, ks in TUNED.items() for k in ks]
     return [
@@ -52,7 +52,7 @@ def train_dense(data: Data, seed: int) -> nn.Sequential:
 
 
 def prune(dense: nn.Sequential, method: str, k: float) -> nn.Sequential:
-    """Return a pruned copy of a network: k % of each layer but the last."""
+    """Return a copy of a network with k % of the weights or units pruned in each layer but the last."""
     net = copy.deepcopy(dense)
     last = str(len(net) - 1)
     if method == "weights":
@@ -63,10 +63,10 @@ def prune(dense: nn.Sequential, method: str, k: float) -> nn.Sequential:
 
 
 def fine_tune(net: nn.Module, data: Data, epochs: int = TUNE_EPOCHS, seed: int = 0) -> None:
-    """Train on with the masks attached: Adam in batches of 128, from 0.001 in a straight line to 0.
+    """Train further with the masks attached: Adam, batches of 128, rate from 0.001 to 0 in a straight line.
 
-    It was preferred to SGD with momentum (0.05) on the validation split of a seed that is not in the table.
-    Two epochs of plain SGD (0.1) had been dropped before, after their first rows on seed 0, which is in it.
+    This was chosen over SGD with momentum (rate 0.05) on the validation split, with a seed that is not in the
+    table. Before that, two epochs of plain SGD (0.1) were tried on seed 0, which is in it, and dropped.
     """
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     slower = linear_decay(adam)
@@ -79,7 +79,7 @@ def _dense(seed: int) -> nn.Sequential:
 
 
 def measure(run: Run) -> Row:
-    """Prune and fine-tune a copy of the seed's dense network, which is trained once, and measure it."""
+    """Prune and fine-tune a copy of the seed's dense network, which is trained only once; return the row."""
     data, dense = data_of("mnist"), _dense(run.seed)
     start = time.perf_counter()
     net = prune(dense, run.method, run.k)

@@ -1,4 +1,4 @@
-"""The recipes of a comparison: what each method does with its epochs, from a new network to a pruned one.
+"""The recipes of the comparison: how each method gets from a new network to a pruned one in its epochs.
 
 Chapter: book/comparison.ipynb
 """
@@ -46,7 +46,7 @@ def count(run: Run) -> int:
 
 
 def part(run: Run, start: float, end: float) -> int:
-    """Return how many epochs lie between two shares of a run; parts that meet make up the whole."""
+    """Return the number of epochs between two shares of a run; those of adjoining parts add up exactly."""
     epochs: int = round(end * run.epochs) - round(start * run.epochs)
     return epochs
 
@@ -54,10 +54,10 @@ def part(run: Run, start: float, end: float) -> int:
 def train(
     net: nn.Module, run: Run, data: Data, start: float = 0.0, end: float = 1.0, **options: Any
 ) -> nn.Module:
-    """Train in place for a part of the run, with Adam at a rate from "lr" down to 0; return the network.
+    """Train in place for a part of the run, with Adam at a rate falling from "lr" to 0; return the network.
 
-    The part lies between two shares of the run's epochs, 0 to 1. Only the training split is seen; other
-    options are those of `protocol.train`.
+    The part goes from the share `start` of the run's epochs to the share `end`, 0 to 1. Only the training
+    split is learned from; other options are those of `protocol.train`.
     """
     epochs, lr = part(run, start, end), run.settings["lr"]
     protocol.train(net, data, lr, epochs=epochs, batch_size=BATCH_SIZE, seed=run.seed, **options)
@@ -70,7 +70,7 @@ def dense(run: Run, data: Data) -> nn.Module:
 
 
 def linear(run: Run, data: Data) -> nn.Module:
-    """Train a linear classifier, 784-10, pruned gradually where fewer than its 7,840 weights may stay."""
+    """Train a linear classifier, 784-10, pruned gradually if it may keep fewer than 7,840 weights."""
     net = new(run.seed, data, lambda: mlp([784, 10]))
     if count(run) >= 7840:
         return train(net, run, data)
@@ -79,10 +79,10 @@ def linear(run: Run, data: Data) -> nn.Module:
 
 
 def small_dense(run: Run, data: Data) -> nn.Module:
-    """Train a dense network of as many weights, to the nearest unit: one hidden layer.
+    """Train a dense network with one hidden layer and, to the nearest unit, the run's number of weights.
 
-    It sees 14 x 14 means of the 28 x 28 pixels or, where that would leave fewer than 8 units, 7 x 7: more
-    units on fewer inputs do better than few on all pixels.
+    The image is averaged down from 28 x 28 pixels to 14 x 14 or, if that would leave fewer than 8 units, to
+    7 x 7: many units on few inputs do better than few units on all pixels.
     """
     side, units = small_size(count(run))
     net = new(run.seed, data, lambda: nn.Sequential(nn.AvgPool2d(28 // side), *mlp([side**2, units, 10])))
@@ -90,14 +90,14 @@ def small_dense(run: Run, data: Data) -> nn.Module:
 
 
 def small_size(weights: int) -> tuple[int, int]:
-    """Return the side of the image and the hidden units of the small dense network."""
+    """Return the side of the averaged image and the number of hidden units of the small dense network."""
     units = {side: round(weights / (side**2 + 10)) for side in (14, 7)}
     side = next((side for side in units if units[side] >= 8), 7)
     return side, max(units[side], 1)
 
 
 def random_mask(run: Run, data: Data) -> nn.Module:
-    """Keep weights at random, the same share of each layer, and train them from the start."""
+    """Keep weights at random, the same share of each layer, before any training; train what is left."""
     net = _lenet(run.seed, data)
     for name, layer in prunable(net).items():
         scores = torch.rand_like(dense_weight(layer))
@@ -107,7 +107,7 @@ def random_mask(run: Run, data: Data) -> nn.Module:
 
 
 def snip(run: Run, data: Data) -> nn.Module:
-    """Keep the weights of largest abs(w g) before any training, over all layers, and train them.
+    """Keep the weights of largest abs(w g) over all layers before any training; train what is left.
 
     Source: Lee, Ajanthan & Torr 2019 (SNIP), arXiv 1810.02340, with 2,560 training images in place of 100.
     """
@@ -122,12 +122,12 @@ def snip(run: Run, data: Data) -> nn.Module:
 
 
 def one_shot(scope: Scope, run: Run, data: Data) -> nn.Module:
-    """Train for the share `before` of the epochs, prune the smallest weights at once, train on."""
+    """Train for the share `before` of the epochs, prune the smallest weights in one step, train further."""
     return _in_two(run, data, lambda net: prune_weights(net, _k(run.density), scope))
 
 
 def gradual(scope: Scope, run: Run, data: Data) -> nn.Module:
-    """Prune the smallest weights step by step during training; the last go at the share `end` of the run.
+    """Prune the smallest weights step by step during training, until the share `end` of the run.
 
     Source: Zhu & Gupta 2017, arXiv 1710.01878, the cubic curve.
     """
@@ -137,9 +137,12 @@ def gradual(scope: Scope, run: Run, data: Data) -> nn.Module:
 
 
 def iterative(run: Run, data: Data) -> nn.Module:
-    """Train, prune, rewind the weights to where they were after one epoch; `rounds` times, and train.
+    """Train, prune, rewind the weights to their values after the first epoch; repeat for `rounds`; train.
 
-    Each training takes an equal part of the epochs; each round leaves the same share of what was left.
+    Each training gets the same number of epochs, and each round keeps the same share of what was left.
+
+    Raises:
+        ValueError: There are too few epochs for one in each training.
 
     Source: Frankle et al. 2020, arXiv 1912.05671, section 3.
     """
@@ -161,7 +164,7 @@ def iterative(run: Run, data: Data) -> nn.Module:
 
 
 def soft(run: Run, data: Data) -> nn.Module:
-    """Train a fifth of the epochs as usual, half of them with soft masks at the final k, the rest hardened.
+    """Train as usual for a fifth of the epochs, with soft masks at the final k for half, hardened at the end.
 
     Source: Cho et al. 2023 (PDP), arXiv 2305.11203.
     """
@@ -173,7 +176,7 @@ def soft(run: Run, data: Data) -> nn.Module:
 
 
 def adaptive(run: Run, data: Data) -> nn.Module:
-    """Train 70 % of the epochs with a learned ratio drawn to its target, then harden and train on.
+    """Train 70 % of the epochs with a learned r and its target, harden, prune any excess, train further.
 
     Source: Pereira, A Gradient-Based Approach to Adaptive Neural Network Pruning; the target is ours.
     """
@@ -187,10 +190,11 @@ def adaptive(run: Run, data: Data) -> nn.Module:
 
 
 def gumbel(run: Run, data: Data, exchanged: bool = False) -> nn.Module:
-    """Train the share `gates` of the epochs with a gate on each weight, the rest with the best frozen.
+    """Train with a gate on each weight for the share `gates` of the epochs; freeze the best, and fine-tune.
 
-    Source: Zhang, Tao & Zhang 2023, arXiv 2311.12526; the recipe is ours. `exchanged`: after each epoch of
-    fine-tuning, weights are exchanged: the share `swap` at first, then fewer.
+    With `exchanged`, weights are exchanged after each epoch of fine-tuning, fewer each time, as in `swaps`.
+
+    Source: Zhang, Tao & Zhang 2023, arXiv 2311.12526; the recipe is ours.
     """
     net, after = compact(gated(run, data)), run.settings["gates"]
     images, labels, swap = data.train.images, data.train.labels, None
@@ -201,7 +205,7 @@ def gumbel(run: Run, data: Data, exchanged: bool = False) -> nn.Module:
 
 
 def gated(run: Run, data: Data) -> nn.Module:
-    """Train LeNet-300-100 with gates on its weights, freeze the best and harden."""
+    """Return LeNet-300-100 trained with gates on its weights, with the best gates frozen, and hardened."""
     pruning = GumbelPruning(_lenet(run.seed, data))
     _train_gates(pruning, run, data, run.density)
     pruning.freeze(count(run))
@@ -209,9 +213,9 @@ def gated(run: Run, data: Data) -> nn.Module:
 
 
 def gumbel_units(run: Run, data: Data) -> nn.Module:
-    """As `gumbel` with a gate on each unit, and as many units as the weights allow."""
+    """Do as `gumbel` with a gate on each unit, and keep as many units as the number of weights allows."""
     pruning = GumbelPruning(_lenet(run.seed, data), units=True)
-    # the share u of units that leaves as many weights: 784 300 u + 300 100 u^2 + 100 10 u
+    # the share u of units that leaves this many weights: 784 300 u + 300 100 u^2 + 100 10 u
     _train_gates(pruning, run, data, (math.sqrt(236_200**2 + 4 * 30_000 * count(run)) - 236_200) / 60_000)
 
     def cut(learned: GumbelPruning, units: int) -> nn.Module:
@@ -223,7 +227,7 @@ def gumbel_units(run: Run, data: Data) -> nn.Module:
 
 
 def unit_norm(run: Run, data: Data) -> nn.Module:
-    """Train, remove the units of smallest norm, the same share of each layer, and train on."""
+    """Train, remove the units of smallest norm, the same share of each layer, and train further."""
 
     def cut(net: nn.Module, units: int) -> nn.Module:
         return shrink(prune_units(net, 100 * (1 - units / FIRST)))
@@ -232,7 +236,7 @@ def unit_norm(run: Run, data: Data) -> nn.Module:
 
 
 def torch_pruning(run: Run, data: Data) -> nn.Module:
-    """Remove units by Torch-Pruning: by norms of what enters and leaves a unit.
+    """Remove units with Torch-Pruning, which scores a unit by the norms of what enters and leaves it.
 
     Raises:
         ImportError: Torch-Pruning is not installed.
@@ -247,7 +251,7 @@ def torch_pruning(run: Run, data: Data) -> nn.Module:
             net,
             data.train.images[:1],
             importance=peer.importance.MagnitudeImportance(p=2),
-            # it rounds down, and refuses to leave none of 100
+            # it rounds down, and refuses to leave 0 of 100
             pruning_ratio=1 - (max(units, 3) + 0.1) / FIRST,
             ignored_layers=[list(maskable(net).values())[-1]],
         ).step()
@@ -257,7 +261,7 @@ def torch_pruning(run: Run, data: Data) -> nn.Module:
 
 
 def torch_prune(run: Run, data: Data) -> nn.Module:
-    """Prune as `one_shot` over all layers does, by torch.nn.utils.prune."""
+    """Prune as `one_shot` does over all layers, but with torch.nn.utils.prune."""
 
     def cut(net: nn.Module) -> nn.Module:
         weights = [(layer, "weight") for layer in prunable(net).values()]
@@ -271,9 +275,9 @@ def torch_prune(run: Run, data: Data) -> nn.Module:
 
 
 def learned_mask(run: Run, data: Data, shuffled: bool = False) -> nn.Module:
-    """Train the mask that gates learn with these settings anew, from other weights, for as many epochs again.
+    """Learn a mask with gates, then train other initial weights under that mask for all epochs of the run.
 
-    `shuffled`: with its places shuffled within each layer, so that only the counts of layers are left.
+    With `shuffled`, it is shuffled within each layer, so that only the number kept per layer remains.
 
     Source: Su et al. 2020, arXiv 2009.11094.
     """
@@ -292,19 +296,19 @@ def _lenet(seed: int, data: Data) -> nn.Module:
 
 
 def _in_two(run: Run, data: Data, cut: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Train LeNet-300-100 for the share `before` of the epochs, cut it, and train what is left on."""
+    """Train LeNet-300-100 for the share `before` of the epochs, cut it, and train what is left further."""
     before = run.settings["before"]
     net = train(_lenet(run.seed, data), run, data, 0, before)
     return train(cut(net), run, data, before)
 
 
 def _k(density: float) -> float:
-    """Return the percent to prune so that the whole number of weights nearest to this density stays."""
+    """Return k such that the number of weights kept is the whole number nearest to this density."""
     return 100 * (1 - round(density * WEIGHTS) / WEIGHTS)
 
 
 def _largest(scores: Sequence[Tensor], kept: int) -> list[Tensor]:
-    """Return masks that keep the `kept` largest scores of all tensors together."""
+    """Return masks, True = kept, of the `kept` largest scores in all tensors together."""
     return [~gone for gone in choose(scores, sum(score.numel() for score in scores) - kept)]
 
 
@@ -315,13 +319,13 @@ def _train_gates(pruning: GumbelPruning, run: Run, data: Data, share: float) -> 
 
 
 def _largest_fit(whole: Whole, cut: Callable[[Whole, int], nn.Module], most: int, run: Run) -> nn.Module:
-    """Return the whole cut down to the most units, up to `most`, whose weights the run may keep."""
+    """Return `whole`, cut down to as many units, at most `most`, as the run's number of weights allows."""
 
     def weights(units: int) -> int:
         return count_weights(cut(copy.deepcopy(whole), units)).weights
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of too few units: more are tried next
+        warnings.simplefilter("ignore")  # about too few units: more are tried next
         units = bisect_right(range(1, most + 1), count(run), key=weights)
         if units == 0:
             raise ValueError(f"density must leave room for one unit in each layer, got {run.density:g}")

@@ -1,7 +1,7 @@
 """Fill a table, here or on the workers of a cluster: every run gets its row, even if workers are killed.
 
-Each process does one run at a time, because torch's random numbers belong to the process: a run gives the
-same row wherever it is done.
+Each process does one run at a time, because torch has one random generator for the whole process. So a run
+trains the same network wherever it is done.
 
 Chapter: book/comparison.ipynb
 """
@@ -27,8 +27,8 @@ from prunebook.experiments.tables import append_row, drop_errors, missing
 
 Measure = Callable[[Run], Row]
 
-LIVES = 3  # workers that a run may kill
-LOOK = 2.0  # seconds after which a sweep looks for new workers
+LIVES = 3  # a run that kills this many workers fails
+LOOK = 2.0  # seconds between two looks for new workers
 log = logging.getLogger(__name__)
 _TURN = threading.RLock()
 
@@ -38,21 +38,22 @@ def sweep(
 ) -> Iterator[Row]:
     """Measure the runs that have no row yet; as each ends, append its row to the table and yield it.
 
-    A run that raises an error gets a row too, whose column `error` says why. A sweep that was stopped goes
-    on where it stopped, and several sweeps on one machine may fill one table.
+    A run that raises an error gets a row too, whose column `error` says why. A sweep that was stopped can be
+    called again to do the rest, and several sweeps on one machine may fill one table.
 
     Args:
-        runs: What is to be measured.
-        path: The table.
-        measure: Returns what the row says besides the run itself; for an executor a top-level function.
-        executor: Where to run, such as `dask`; None: here, one after the other.
-        retry: Whether to do the runs again whose rows hold an error.
+        runs: The runs to measure.
+        path: The file of the table.
+        measure: Returns the columns of a row that come after the run's settings. It must be a
+            top-level function if there is an executor.
+        executor: Where to run, such as `dask`. None means here, one run after the other.
+        retry: Whether to repeat runs whose row holds an error.
     """
     if retry and path.is_file():
         drop_errors(runs, path)
     executor, work = executor or _Here(), partial(_attempt, measure)
     waiting, running = deque(missing(runs, path)), dict[Future[Row], Run]()
-    # one run for each worker; the others wait here, so that a death is never blamed on them
+    # one run per worker: if more waited there, they would be blamed for its death, too
     width = getattr(executor, "width", runs.__len__)
     with tqdm(total=len(waiting), unit="run", desc=path.stem) as bar:
         try:
@@ -62,7 +63,7 @@ def sweep(
                     if missing([run], path):
                         running[executor.submit(work, run)] = run
                     else:
-                        bar.update()  # another process has been faster
+                        bar.update()  # another process has done it
                 for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
                     row = _write(path, running[future], future, executor)
                     del running[future]
@@ -83,7 +84,7 @@ def _write(path: Path, run: Run, future: Future[Row], executor: Executor) -> Row
 
 
 def _attempt(measure: Measure, run: Run) -> Row:
-    """Measure a run, alone in this process, and say in one line which error it raised."""
+    """Measure a run, the only one in this process at the time; an error becomes one line of text."""
     with _TURN:
         try:
             return measure(run)
@@ -93,7 +94,7 @@ def _attempt(measure: Measure, run: Run) -> Row:
 
 
 class _Here(Executor):
-    """Do each run at once, in this thread."""
+    """Runs each task immediately, in the calling thread."""
 
     def width(self) -> int:
         return 1
@@ -106,18 +107,17 @@ class _Here(Executor):
 
 @contextmanager
 def dask(address: str) -> Iterator[Executor]:
-    """Give an executor on the workers of a Dask cluster, one run at a time on each.
+    """Yield an executor that does one run at a time on each worker of a Dask cluster.
 
-    Workers may come and go: if one is killed, its run is done again on another. A run that kills three
-    workers fails. A worker with several threads gives them all to torch. The workers need this package, and
-    the data.
+    Workers may come and go: if one is killed, its run is repeated on another. A run that kills three workers
+    fails. A worker with several threads gives them all to torch. The workers need this package and the data.
 
     Args:
-        address: Of the scheduler, such as "tcp://10.0.0.1:8786"; or "local" or "local:N" for a cluster of N
-            processes (default 2) with one thread each on this machine, which nothing outside it can reach.
+        address: The scheduler, such as "tcp://10.0.0.1:8786". Or "local" or "local:N", for N processes
+            (default 2) of one thread each on this machine, which other machines cannot reach.
 
     Raises:
-        ValueError: N is not a whole number from 1 on.
+        ValueError: N is not a whole number of at least 1.
         ImportError: Dask is not installed.
     """
     try:
@@ -137,7 +137,7 @@ def dask(address: str) -> Iterator[Executor]:
         if local == "local":
             if not (n or "2").isdecimal() or int(n or 2) < 1:
                 raise ValueError(f'address must be "local:N" with N from 1 on, got "{address}"')
-            # A killed worker may take longer to be back than Dask waits before it gives the place up.
+            # A killed worker may take longer to restart than Dask waits before it gives up on it.
             opened.enter_context(config.set({"distributed.deploy.lost-worker-timeout": "1h"}))
             cluster = LocalCluster(
                 n_workers=int(n or 2),
@@ -156,7 +156,7 @@ def dask(address: str) -> Iterator[Executor]:
 
 
 def add_executor_options(parser: ArgumentParser) -> None:
-    """Add the options that say where a command's runs are done."""
+    """Add the options that say where to do the runs, and whether to repeat those that failed."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--dask", metavar="ADDRESS", help='do the runs on a Dask cluster; "local:N": on N processes here'
@@ -168,5 +168,5 @@ def add_executor_options(parser: ArgumentParser) -> None:
 
 
 def executor_of(address: str | None) -> AbstractContextManager[Executor | None]:
-    """Give the executor that the options ask for; None where they ask for none."""
+    """Return a context with the executor that the options ask for, or with None if they ask for none."""
     return nullcontext() if address is None else dask(address)

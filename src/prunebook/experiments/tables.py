@@ -1,4 +1,4 @@
-"""Tables in files: the row of a run is appended when it ends, and several processes may write at once.
+"""Tables in CSV files: a run gets its row as soon as it ends, and several processes may share a table.
 
 Chapter: book/weights.ipynb
 """
@@ -25,12 +25,12 @@ def missing(runs: Sequence[Run], path: Path) -> list[Run]:
 
 
 def rows_of(runs: Sequence[Run], path: Path) -> list[Row]:
-    """Return the rows of a table that are those of the runs."""
+    """Return the rows of a table that belong to the runs."""
     return [row for row in read_rows(path) if any(is_row_of(run, row) for run in runs)]
 
 
 def is_row_of(run: Run, row: Row) -> bool:
-    """Tell whether a row, fresh or read from a file, is that of a run; 0 and 0.0 are the same."""
+    """Return whether a row, new or read from a file, belongs to a run; 0 and 0.0 count as equal."""
     return all(
         str(row[name]) == str(value) if isinstance(value, str | bool) else float(str(row[name])) == value
         for name, value in run.columns().items()
@@ -38,7 +38,7 @@ def is_row_of(run: Run, row: Row) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a table, none where there is no file."""
+    """Return the rows of a table, or none if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -46,10 +46,10 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def append_row(path: Path, run: Run, measured: Row) -> Row:
-    """Write the table anew with the row of a run, unless another process has added one; return the row.
+    """Add the row of a run to a table, unless another process has done so already; return the row.
 
-    What was measured as a list of rows goes into a table of its own beside this one, named after its column,
-    in place of the rows of the same seed.
+    A measurement that is itself a list of rows goes into a separate table in the same folder, named after
+    its column, where it replaces the rows of the same seed.
     """
     row = run.columns() | measured
     for name, value in measured.items():
@@ -65,7 +65,7 @@ def append_row(path: Path, run: Run, measured: Row) -> Row:
 
 
 def drop_errors(runs: Sequence[Run], path: Path) -> None:
-    """Drop the rows of those of the runs that failed."""
+    """Remove the rows of the given runs that failed."""
     with rewriting(path) as rows:
         rows[:] = [
             row for row in rows if not row.get("error") or not any(is_row_of(run, row) for run in runs)
@@ -74,14 +74,14 @@ def drop_errors(runs: Sequence[Run], path: Path) -> None:
 
 @contextmanager
 def rewriting(path: Path) -> Iterator[list[Row]]:
-    """Give the rows of a table to change, and write them at once: a reader finds the old table or the new.
+    """Yield the rows of a table to be changed, then write them: a reader finds the old table or the new one.
 
-    The columns are those of all rows, in the order of the row with most; a row is empty where it lacks one.
-    Several processes may do it; each waits for its turn.
+    The columns are those of all rows, in the order of the longest row. A row that lacks a column is empty
+    there. Several processes may use it on one machine; each waits for its turn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".csv.partial")
-    # the lock is in this machine's folder for such files, not beside the table
+    # the lock is in the temporary folder of this machine, not beside the table
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f"prunebook-{name}.lock"):
         rows = read_rows(path)

@@ -1,7 +1,7 @@
-"""The toy of the reference tutorial: four inputs, two outputs, and a network that should fall into two.
+"""A toy problem with four inputs and two outputs, on which a pruned network should fall into two parts.
 
 y1 depends on x1 and x2 only through their difference, y2 on x3 and x4 only through their sum. `python -m
-prunebook toy` prunes a small network from ten seeds and writes down whether it shows that.
+prunebook toy` prunes a small network with each of ten seeds, and its table says whether this structure shows.
 
 Chapter: book/pathways.ipynb
 """
@@ -26,37 +26,36 @@ from prunebook.training.fit import linear_decay
 from prunebook.training.models import mlp
 
 SIZES = (4, 10, 10, 2)
-POINTS = 1000  # in each part of the data
-SEEDS = range(
-    10, 20
-)  # of the table; seeds 0 to 9 were used to try other settings, so their test points had been seen
-# Gates, then `count` weights frozen and fine-tuned. The settings were chosen on the validation points of
-# seeds from 100 on, which are not in the table.
+POINTS = 1000  # in each split
+# Other settings were tried on seeds 0 to 9, test points included, so the table has other seeds.
+SEEDS = range(10, 20)
+# Train with gates, then freeze `count` weights and fine-tune them. The settings were chosen on the validation
+# points of seeds from 100 on, which are not in the table.
 GUMBEL = Run(
     method="gumbel",
     seed=0,
-    steps=16_000,  # each on all points
-    count=36,  # weights that stay, of 160
-    gated=0.5,  # share of the steps with gates
-    until=0.8,  # share of these at which the target density is reached
+    steps=16_000,  # each uses all points
+    count=36,  # weights kept, of 160
+    gated=0.5,  # share of the steps that have gates
+    until=0.8,  # share of the steps with gates at which the target density is reached
     lam=0.1,
     tau=1.0,
     lr=1e-2,
     lr_gates=2e-2,
     lr_tune=4e-2,  # after the gates; falls to 0 in a straight line
 )
-DENSE = GUMBEL.but(method="dense", count=160, lr_tune=GUMBEL.lr)  # for as many steps
+DENSE = GUMBEL.but(method="dense", count=160, lr_tune=GUMBEL.lr)  # for the same number of steps
 
 
 class Points(NamedTuple):
-    """Inputs (n, 4) and what they give (n, 2)."""
+    """Inputs x (n, 4) and outputs y (n, 2)."""
 
     x: Tensor
     y: Tensor
 
 
 class ToyData(NamedTuple):
-    """1000 points each to train on, to choose settings with, and to measure at the end."""
+    """1000 points each: to train on, to choose settings with, and to measure at the end."""
 
     train: Points
     valid: Points
@@ -64,21 +63,21 @@ class ToyData(NamedTuple):
 
 
 def runs(seeds: Iterable[int] = SEEDS) -> list[Run]:
-    """Return the two runs of each seed."""
+    """Return two runs for each seed, one dense and one with gates."""
     return [run.but(seed=seed) for seed in seeds for run in (DENSE, GUMBEL)]
 
 
 def toy_data(seed: int = 0) -> ToyData:
-    """Draw four inputs x, each uniform in -1..1, and compute y1 = 3 sin((x1 - x2)^2) and y2 = (x3 + x4)^3.
+    """Return points x, uniform in -1..1, with outputs y1 = 3 sin((x1 - x2)^2) and y2 = (x3 + x4)^3.
 
-    Source: 3riccc/neural_pruning on GitHub, the tutorial; without its validation points.
+    Source: the tutorial of 3riccc/neural_pruning on GitHub, for the two functions.
     """
     draw = torch.Generator().manual_seed(seed)
     return ToyData(*(_points(2 * torch.rand(POINTS, 4, generator=draw) - 1) for _ in ToyData._fields))
 
 
 def toy_error(net: nn.Module, points: Points) -> float:
-    """Return the mean squared error over both outputs, with gates open or closed by their sign."""
+    """Return the mean squared error over both outputs; a gate is open if its logit is positive."""
     mode = net.training
     with torch.no_grad():
         error = mse_loss(net.eval()(points.x), points.y)
@@ -87,10 +86,10 @@ def toy_error(net: nn.Module, points: Points) -> float:
 
 
 def train_toy(run: Run, data: ToyData) -> nn.Sequential:
-    """Train 4-10-10-2 with SiLU by a run such as `GUMBEL.but(seed=1)`; return it, hardened for "gumbel".
+    """Return 4-10-10-2 with SiLU, trained by a run such as `GUMBEL.but(seed=1)`; gates are hardened.
 
     Raises:
-        ValueError: The method is unknown.
+        ValueError: The method is neither "dense" nor "gumbel".
     """
     require_one_of("method", run.method, ("dense", "gumbel"))
     torch.manual_seed(run.seed)
@@ -109,12 +108,12 @@ def train_toy(run: Run, data: ToyData) -> nn.Sequential:
 
 
 def separated(net: nn.Module) -> bool:
-    """Tell whether no path leads from x1 or x2 to y2, nor from x3 or x4 to y1."""
+    """Return whether no path leads from x1 or x2 to y2, or from x3 or x4 to y1."""
     return not any(count_paths(net, i, 1 if i < 2 else 0) for i in range(4))
 
 
 def measure(run: Run) -> Row:
-    """Train and measure one run; errors are mean squares."""
+    """Train one run and return its row; errors are mean squared errors."""
     data, start = toy_data(run.seed), time.perf_counter()
     net = train_toy(run, data)
     seconds = time.perf_counter() - start
@@ -144,7 +143,7 @@ def _descend(
     schedule: Callable[[float], None],
     penalty: Callable[[], Tensor] | None = None,
 ) -> None:
-    """Take steps on all points at once; `schedule` is told the share of them that is done."""
+    """Take steps, each on all points; before each, `schedule` gets the share of the steps done."""
     net.train()
     for step in range(steps):
         schedule(step / steps)

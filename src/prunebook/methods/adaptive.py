@@ -1,7 +1,7 @@
-"""Adaptive pruning: how many weights go, r, and how soft the mask is, tau, are learned with the weights.
+"""Adaptive pruning: learn the share to prune, r, and the temperature of the mask, tau, with the weights.
 
-The threshold is t(r), the r-quantile of the absolute weights, and dt/dr = 1 / f(t) carries the gradient of
-the loss to r. Its author calls the method learned ratio pruning (LRP).
+The threshold is t(r), the r-quantile of the absolute weights, and dt/dr = 1 / f(t), where f is their density,
+carries the gradient of the loss to r. The author calls the method learned ratio pruning (LRP).
 
 Chapter: book/adaptive.ipynb
 """
@@ -27,17 +27,17 @@ from prunebook.methods.soft import (
 )
 from prunebook.methods.weights import Scope
 
-LOGIT_R_MAX = 16.0  # r stays within 1e-7 and 1 - 1e-7: beyond, float32 says 1, whose gradient is 0
+LOGIT_R_MAX = 16.0  # keeps r in 1e-7..1 - 1e-7; beyond, float32 rounds r to 1, with gradient 0
 
 
 class AdaptivePruning:
-    """Put soft masks on the weights of a network whose ratio r and temperature tau are trained with them.
+    """Put soft masks on the weights of a network, and train their share r and temperature tau as well.
 
     Train the model with `parameter_groups()` in the optimizer and `penalty` added to the loss, then
     `harden` it: the share r of the weights becomes zero.
 
     r is learned as its logit and tau as its logarithm, so that both stay valid whatever the optimizer does.
-    The thesis clamps them instead, which cuts off the gradient at the ends of the range.
+    Pereira's thesis clamps them instead, which cuts off the gradient at the ends of the range.
 
     Args:
         model: Its linear and convolution layers get masks, in place; biases never do.
@@ -50,10 +50,10 @@ class AdaptivePruning:
         skip: Names of layers to leave alone.
         lr_r: Learning rate of logit(r) in `parameter_groups`.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
-        update_every: Number of training steps after which the threshold is read from the weights again. In
-            between, t follows r along its slope.
+        update_every: Number of training steps between two computations of the threshold from the weights. In
+            between, t follows r along the slope dt/dr.
         grid: Cells of the histogram, at least 16.
-        bandwidth: Of the density, as for `quantile`.
+        bandwidth: As for `quantile`.
 
     Raises:
         ValueError: An argument is out of range, or weights are NaN, infinite, or masked already.
@@ -94,19 +94,19 @@ class AdaptivePruning:
 
     @property
     def r(self) -> float:
-        """The share of all weights that lies below the threshold: of several layers, all together."""
+        """The share of the weights that lies below the threshold, over all layers together."""
         return float(_ratio(self.model).detach())
 
     @property
     def tau(self) -> float:
-        """The temperature in units of w^2; of several layers the geometric mean, by their weights."""
+        """The temperature, in units of w^2; of several, the geometric mean weighted by layer size."""
         return mean_tau(thresholds(self.model))
 
     def penalty(self) -> Tensor:
         """Return lam (1 - r)^2 or, with a target density D, lam abs(1 - D - r), as a scalar.
 
-        The gradient of the first weakens as r rises, and r settles where that of the loss balances it. The
-        gradient of the second does not weaken, and r settles at 1 - D if lam is large enough.
+        The first pulls less as r rises, so r settles where the gradient of the loss balances it. The second
+        always pulls equally hard, so r settles at 1 - D if lam is large enough.
 
         Source: Pereira, section 2.3, for the first.
         """
@@ -116,21 +116,21 @@ class AdaptivePruning:
         return self.lam * ((1 - self.target_density) - ratio).abs()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what an optimizer trains: the model's parameters; logit(r), log(tau) at their rates."""
+        """Return optimizer groups: the model's parameters, and logit(r), log(tau) at their own rates."""
         return parameter_groups(self.model, self.rates)
 
     def freeze(self) -> None:
-        """Stop learning r, for instance once it has `settled`; weights and tau go on."""
+        """Stop learning r, for instance once it has `settled`; the weights and tau are still trained."""
         for threshold in thresholds(self.model):
             threshold.get_parameter("logit_r").requires_grad_(False)
 
 
 def settled(ratios: Sequence[float], window: int = 3, tolerance: float = 0.002) -> bool:
-    """Tell whether a ratio has converged: the last `window` + 1 values lie within `tolerance`.
+    """Return whether r has converged: its last `window` + 1 values differ by at most `tolerance`.
 
     Args:
         ratios: r after each epoch so far.
-        window: Number of the last changes that count, at least 1.
+        window: Number of recent changes to look at, at least 1.
         tolerance: Largest difference among the values, above 0; 0.002 is a fifth of a percent of the weights.
     """
     require_whole("window", window, 1)
@@ -161,13 +161,13 @@ class LearnedThreshold(Threshold):
         self.register_buffer("slope", self.t.new_zeros(()))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return (t, tau), in float32 at least, t with a gradient for r."""
+        """Return (t, tau) in float32 or wider; t carries the gradient to r."""
         slope = widened(self.slope).clone()  # a copy: an update must not change what backward needs
         moved = bounded(self.logit_r, LOGIT_R_MAX) - widened(self.l0)
         return torch.addcmul(widened(self.t), slope, moved).clamp(min=0), self.tau()
 
     def ratio(self) -> Tensor:
-        """Return r, between 0 and 1, in float32 at least."""
+        """Return r, between 0 and 1, in float32 or wider."""
         return bounded(self.logit_r, LOGIT_R_MAX).sigmoid()
 
     def pruned(self) -> int:
@@ -175,13 +175,13 @@ class LearnedThreshold(Threshold):
         return round(float(self.ratio().detach()) * self.size)
 
     def step(self) -> None:
-        """Keep r in its range as well."""
+        """Keep r in its range, then do what every threshold does."""
         self.logit_r.clamp_(-LOGIT_R_MAX, LOGIT_R_MAX)
         super().step()
 
     @torch.no_grad()
     def update_threshold(self) -> None:
-        """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the weights and r as they are now."""
+        """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the current weights and r."""
         r = self.ratio()
         t, slope = quantile_and_slope(self.scores(), r, self.grid, self.bandwidth)
         self.t.copy_(t)
@@ -190,7 +190,7 @@ class LearnedThreshold(Threshold):
 
 
 def _ratio(model: nn.Module) -> Tensor:
-    """Return the mean of the thresholds' r, each counted by its number of weights."""
+    """Return the mean r of the thresholds, weighted by their numbers of weights."""
     found = [threshold for threshold in thresholds(model) if isinstance(threshold, LearnedThreshold)]
     if not found:
         raise ValueError("model must have adaptive masks, its thresholds have no ratio to learn")

@@ -1,8 +1,7 @@
-"""Exchange at an exact count: the weights that matter least make room for those that promise most.
+"""Exchange weights at an exact count: prune those that matter least, and regrow those that promise most.
 
-The number of weights stays as it is; which ones they are changes. What a weight costs to lose, and what a
-pruned one would gain, is read from the gradients of single images: g, their mean, and F, the mean of their
-squares.
+The cost of losing a kept weight, and the gain from regrowing a pruned one, are estimated from the gradients
+of single images: g is their mean, and F the mean of their squares.
 
 Chapter: book/gumbel.ipynb
 """
@@ -21,12 +20,12 @@ from prunebook.masking import dense_weight, masks, parameter_name, prunable, set
 from prunebook.methods.weights import choose
 from prunebook.shrinking.slicing import plain
 
-DAMPING = 1e-6  # in units of F, squared nats per squared weight
-IMAGES_AT_ONCE = 32  # whose gradients by a whole weight are in memory together
+DAMPING = 1e-6  # in the units of F: squared nats per squared weight
+IMAGES_AT_ONCE = 32  # number of images whose gradients of a whole weight are in memory together
 
 
 class Moments(NamedTuple):
-    """The gradient of the loss by the weights of a layer: its mean over images, and that of its squares."""
+    """Loss gradients with respect to a layer's weights: their mean over images, and that of their squares."""
 
     mean: Tensor
     square: Tensor
@@ -42,23 +41,22 @@ def exchange(
     damping: float = DAMPING,
     batch_size: int = 2000,
 ) -> nn.Module:
-    """Swap `count` kept weights for pruned ones in place, over all layers, and return the model.
+    """Swap `count` kept weights for pruned ones, across all layers, in place; return the model.
 
-    The kept weights of smallest F w^2 / 2, the estimated rise of the loss without them, are pruned. The
-    pruned ones of largest g^2 / (2 F'), with F' = F + damping, come back at w = -g / F', where the loss is
-    estimated to fall by as much. Both estimates are of second order, so fine-tune afterwards.
+    F w^2 / 2 estimates how much the loss rises without a kept weight; the weights where it is smallest are
+    pruned. g^2 / (2 F'), with F' = F + damping, estimates how much the loss falls if a pruned weight comes
+    back at w = -g / F'; those where it is largest do. Both estimates are second order: fine-tune afterwards.
 
     Args:
-        model: All its layers have constant masks: harden it first. Whatever its mode, it is evaluated here.
+        model: All its layers must have constant masks: harden it first. It is evaluated in eval mode.
         images: (n, ...) training images, on which the gradients are taken.
         labels: (n,) their classes.
-        count: Number of weights to prune, 0 to the number kept; without `total` also at most those pruned.
+        count: Number of weights to prune, 0 to the number kept and, without `total`, to the number pruned.
         total: Number of weights kept afterwards. None means as many as before.
         per_row: Maximum number of weights regrown per output unit before other units get theirs. None means
-            no limit. Neighbouring pixels have the same estimated gain for a unit, but only the first of them
-            realises it.
-        damping: Above 0. It keeps weights that matter to hardly any image from taking huge steps. Raise it
-            for a network that makes no error on its images, where F is nearly 0 everywhere.
+            no limit. Neighbouring pixels promise a unit the same gain, but only the first one delivers it.
+        damping: Above 0. It prevents huge steps for weights that matter to hardly any image. Raise it for a
+            network that makes no error on its images, where F is nearly 0 everywhere.
         batch_size: Number of images at a time, at least 1.
 
     Raises:
@@ -93,14 +91,15 @@ def exchange(
 def gradient_moments(
     model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 2000
 ) -> dict[str, Moments]:
-    """Return (g, F) of each linear and convolution layer by name, in the shape of its weight.
+    """Return (g, F) for each linear and convolution layer by name, in the shape of its weight.
 
-    They are the mean over images of the gradient of the cross-entropy by the weights as masked, and of its
-    square: the diagonal of the empirical Fisher matrix. Pruned weights have theirs too. In eval mode.
+    g is the mean over images of the gradient of the cross-entropy with respect to the masked weights, and F
+    the mean of its square (the diagonal of the empirical Fisher matrix), both in eval mode, for pruned
+    weights too.
 
     Raises:
-        ValueError: There are no images, batch_size is below 1, a weight is not used exactly once for each
-            image, or a gradient is not finite.
+        ValueError: There are no images or not one label for each, batch_size is below 1, a weight is not used
+            exactly once for each image, or a gradient is not finite.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(
@@ -123,13 +122,13 @@ def gradient_moments(
 def _slopes(
     model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor, labels: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return what enters each layer, and the gradient of each image's loss by what leaves it."""
+    """Return the inputs of each layer, and the gradient of each image's loss with respect to its outputs."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             probe = torch.zeros_like(output, requires_grad=True)
-            seen[name].append((inputs[0].detach().clone(), probe))  # what follows may work in place
+            seen[name].append((inputs[0].detach().clone(), probe))  # later layers may work in place
             return output + probe
 
         return hook
@@ -146,7 +145,7 @@ def _slopes(
     if odd := [name for name, calls in seen.items() if len(calls[0][0]) != len(images)]:
         raise ValueError(f"layers must see the images along their first axis, not so: {odd}")
     probes = [calls[0][1] for calls in seen.values()]
-    slopes = torch.autograd.grad(loss, probes, materialize_grads=True)  # zeros where the loss has no part
+    slopes = torch.autograd.grad(loss, probes, materialize_grads=True)  # zeros for layers without effect
     return {name: (calls[0][0], slope) for (name, calls), slope in zip(seen.items(), slopes, strict=True)}
 
 
@@ -157,7 +156,7 @@ def _require_unshared(model: nn.Module, layers: Mapping[str, nn.Module]) -> None
 
 
 def _moments(layer: nn.Module, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums over images of the gradient by the weight and of its square."""
+    """Return the sum over images of the gradient with respect to the weight, and that of its square."""
     if isinstance(layer, nn.Linear) and inputs.dim() == 2:  # an outer product for each image
         return slopes.T @ inputs, slopes.square().T @ inputs.square()
 
@@ -177,9 +176,9 @@ def _moments(layer: nn.Module, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, 
 def _cost_and_gain(
     found: Moments, w: Tensor, kept: Tensor, damping: float, per_row: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Return what the loss rises by without each kept weight, and falls by with each pruned one.
+    """Return how much the loss rises without each kept weight, and falls with each pruned one.
 
-    The gain of the first `per_row` pruned weights of a row is raised above that of all others.
+    The `per_row` largest gains of each row are raised above all others.
     """
     cost, gain = found.square * w**2 / 2, found.mean**2 / (2 * (found.square + damping))  # eq-gumbel-exchange
     cost, gain = cost.masked_fill(~kept, torch.inf), gain.masked_fill(kept, -torch.inf)
@@ -187,7 +186,7 @@ def _cost_and_gain(
 
 
 def _first(gain: Tensor, per_row: int) -> Tensor:
-    """Return 1 for the `per_row` largest gains of each row, else 0. No gain exceeds 1/2, as g^2 <= F."""
+    """Return 1 for the `per_row` largest gains of each row, else 0. Since g^2 <= F, no gain exceeds 1/2."""
     rows = gain.flatten(1)
     best = rows.topk(min(per_row, rows.shape[1]), dim=1).indices
     return torch.zeros_like(rows).scatter_(1, best, 1).view(gain.shape)

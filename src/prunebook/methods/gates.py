@@ -1,8 +1,8 @@
-"""Gates that toss coins: a logit for each, noise in training, and a straight-through gradient.
+"""Gates that are coin tosses: one logit each, noise in training, and a straight-through gradient.
 
-A gate has one logit l. In training it is open where l + noise > 0, with logistic noise: the difference of two
-Gumbel variables. So P(open) = sigmoid(l), whatever the temperature tau, which has no unit and only shapes the
-gradient. In evaluation, and when hardened, a gate is open where l > 0: nothing is sampled.
+A gate has one logit l. In training it is open if l + noise > 0, where the noise is logistic: the difference
+of two Gumbel variables. So P(open) = sigmoid(l) at any temperature tau, which has no unit and only shapes the
+gradient of a hard gate. In evaluation, and when hardened, a gate is open if l > 0, and nothing is sampled.
 
 Chapter: book/gumbel.ipynb
 """
@@ -18,14 +18,14 @@ from prunebook.checks import require_positive
 from prunebook.methods.learned import gradients_by_autograd, wide_dtype
 from prunebook.methods.units import spread_units
 
-FROZEN = 1e4  # logits of this size toss no coin, and lie within the range of half precision
+FROZEN = 1e4  # a logit so large leaves nothing to chance, and still fits into half precision
 NOISE_TAIL = 1e-7  # probability below which the tails of the noise are cut: at -16 and 16
 
 
 def logistic_noise(like: Tensor) -> Tensor:
-    """Draw log(u / (1 - u)) with u uniform in 0..1: the law of one Gumbel variable minus another.
+    """Draw log(u / (1 - u)) with u uniform in 0..1, distributed as the difference of two Gumbel variables.
 
-    The noise has the shape of `like` and is float32 at least: float16 has too few numbers near 1.
+    The noise has the shape of `like` and is float32 or wider: float16 has too few numbers near 1.
     """
     return torch.rand_like(like, dtype=wide_dtype(like)).logit_(eps=NOISE_TAIL)
 
@@ -47,9 +47,9 @@ def gumbel_gate(logit: Tensor, noise: Tensor, tau: float = 1.0, hard: bool = Tru
 
 
 def two_logit_gate(logits: Tensor, tau: float = 1.0, hard: bool = True) -> Tensor:
-    """Return gates of shape (...), sampled from pairs of logits (..., 2), of which the first is for open.
+    """Return gates, (...), sampled from pairs of logits, (..., 2); the first logit of a pair is for open.
 
-    This is the form of the paper, to compare with. Its gates have the law of `gumbel_gate` at
+    This is the paper's form, for comparison. Its gates are distributed as those of `gumbel_gate` at
     logits[..., 0] - logits[..., 1], but it takes twice the memory and twice the noise.
 
     Source: Zhang, Tao & Zhang 2023, arXiv 2311.12526, section 3.
@@ -58,7 +58,7 @@ def two_logit_gate(logits: Tensor, tau: float = 1.0, hard: bool = True) -> Tenso
 
 
 class Gate(nn.Module):
-    """Some coins: their logits, their temperature, and the noise of this step."""
+    """A tensor of gates: their logits, their temperature, and the noise of this step."""
 
     noise: Tensor | None
 
@@ -79,11 +79,11 @@ class Gate(nn.Module):
         return self.logit.detach() > 0
 
     def draw(self) -> None:
-        """Toss the coins of the next step; frozen ones need no toss."""
+        """Draw the noise of the next step; frozen gates need none."""
         self.noise = None if self.frozen else logistic_noise(self.logit)
 
     def train(self, mode: bool = True) -> "Gate":
-        """Also note whether the gates are frozen, which loading or resuming may have changed."""
+        """Set the mode; also note whether the gates are frozen, which loading may have changed."""
         frozen = bool((self.logit.detach().abs() > FROZEN / 2).all())
         if frozen != self.frozen:
             self.frozen, self.noise = frozen, None
@@ -106,12 +106,12 @@ class WeightGate(Gate):
         return gated
 
     def kept(self, w: Tensor) -> Tensor:
-        """Return where l > 0; logits that are NaN raise."""
+        """Return where l > 0; raise a ValueError if a logit is NaN."""
         require_numbers(self)
         return self.open()
 
     def hardened_weight(self, w: Tensor) -> Tensor:
-        """Return a copy of w; warn where all of it is pruned."""
+        """Return a copy of w; warn if all of it is pruned."""
         _warn_if_empty(self, w)
         return w.clone()
 
@@ -128,13 +128,13 @@ class UnitGate(nn.Module):
         return w * spread_units(self.gate().to(w.dtype), w, self.groups)
 
     def kept(self, w: Tensor) -> Tensor:
-        """Return where the unit's l > 0; logits that are NaN raise."""
+        """Return where the unit's l > 0; raise a ValueError if a logit is NaN."""
         require_numbers(self.gate)
         return spread_units(self.gate.open(), w, self.groups).clone()
 
     def hardened_weight(self, w: Tensor) -> Tensor:
-        """Return a copy of w; warn where all of a layer's weight is pruned."""
-        if w.dim() > 1:  # once for a layer: not for its bias and BatchNorm as well
+        """Return a copy of w; warn if all of a layer's weight is pruned."""
+        if w.dim() > 1:  # warn once per layer, not again for its bias and BatchNorm
             _warn_if_empty(self.gate, w)
         return w.clone()
 
@@ -161,7 +161,7 @@ def require_numbers(*found: Gate) -> None:
 
 
 def _warn_if_empty(gate: Gate, w: Tensor) -> None:
-    """Warn where hardening leaves nothing of a layer."""
+    """Warn if hardening leaves nothing of a layer."""
     if not gate.open().any():
         warnings.warn(
             f"all {gate.logit.numel()} gates of a layer with weights of shape {tuple(w.shape)} are closed: "
@@ -171,7 +171,7 @@ def _warn_if_empty(gate: Gate, w: Tensor) -> None:
 
 
 class _GatedWeight(torch.autograd.Function):
-    """w times `gumbel_gate`, with half the buffers, as memory traffic takes the time: change both or none."""
+    """w times `gumbel_gate`, with half the buffers to save memory traffic: if you change one, change both."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, logit: Tensor, noise: Tensor, tau: float, hard: bool) -> Tensor:
@@ -187,14 +187,14 @@ class _GatedWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         w, logit, noise, soft, opened = ctx.saved_tensors
-        if torch.is_grad_enabled():  # asked for a gradient of the gradient: let autograd find it
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted: let autograd find it
 
             def composed(w: Tensor, logit: Tensor) -> Tensor:
                 return (w * gumbel_gate(logit, noise, ctx.tau, ctx.hard)).to(w.dtype)
 
             needed = ctx.needs_input_grad[:2]
             return *gradients_by_autograd(composed, (w, logit), needed, gradient), None, None, None
-        pull = gradient.to(soft.dtype) * w.to(soft.dtype)  # in halves the product could vanish
+        pull = gradient.to(soft.dtype) * w.to(soft.dtype)  # in half precision the product could underflow
         torch.ops.aten.sigmoid_backward(pull, soft, grad_input=pull)
         if ctx.tau != 1:
             pull.div_(ctx.tau)

@@ -1,6 +1,6 @@
-"""Gumbel-Softmax pruning: each weight tosses a coin whether it takes part, and the coins learn their bias.
+"""Gumbel-Softmax pruning: a coin toss decides whether a weight takes part, and the coin's bias is learned.
 
-The expected share of open gates is known exactly, and a penalty on it closes them; `gates` has the coins.
+The expected share of open gates is known exactly, and a penalty on it closes gates. `gates` defines a gate.
 
 Chapter: book/gumbel.ipynb
 """
@@ -52,11 +52,11 @@ class GumbelPruning:
         model: Its linear and convolution layers get gates, in place; with `units`, not the output layers.
         tau: Temperature, above 0, without unit. If it is low, gradients are noisy; if it is high, biased.
         lam: Strength of the penalty, at least 0.
-        units: Put one gate on each unit, which closes its weights, bias and BatchNorm together, instead of
-            one on each weight.
+        units: Whether each unit has one gate, shared by its weights, bias and BatchNorm, instead of one gate
+            for each weight.
         skip: Names of layers to leave alone.
-        hard: In training, gates are 0 or 1 but have the gradient of soft ones; otherwise they are soft.
-        logit: Of every gate at the start; 2 opens 88 % of them.
+        hard: Whether gates in training are 0 or 1, with the gradient of soft ones; otherwise they are soft.
+        logit: Logit of every gate at the start, between -5000 and 5000; 2 opens 88 % of them.
         lr_gates: Learning rate of the logits in `parameter_groups`.
 
     Raises:
@@ -108,7 +108,7 @@ class GumbelPruning:
     @overload
     def density(self, per_layer: Literal[True]) -> dict[str, float]: ...
     def density(self, per_layer: bool = False) -> float | dict[str, float]:
-        """Return the expected share of open gates, 0 to 1, exactly: the mean of sigmoid(l); or by layer."""
+        """Return the expected share of open gates, 0 to 1, the mean of sigmoid(l); in all, or by layer."""
         if not per_layer:
             return float(_density(self.model).detach())
         found = gates(self.model)
@@ -117,14 +117,14 @@ class GumbelPruning:
     def penalty(
         self, target_density: float | None = None, form: Literal["log", "absolute"] = "log"
     ) -> Tensor:
-        """Return lam max(0, log(D / target)), or lam abs(target - D), of the expected density D: a scalar.
+        """Return lam max(0, log(D / target)), or lam abs(target - D), a scalar; D is the expected density.
 
-        The logarithm pulls with the same strength at 50 % and at 0.15 %; it never opens gates.
+        The logarithm pulls equally hard at a density of 50 % and of 0.15 %, and never opens gates.
 
         Args:
             target_density: Share of the gates that should be open, 0 to 1, and above 0 for "log". None takes
                 `.target_density`.
-            form: "log", which is ours, or "absolute", which is the paper's.
+            form: "log", our own, or "absolute", from the paper.
 
         Source: Zhang, Tao & Zhang 2023, arXiv 2311.12526, section 3.
         """
@@ -137,9 +137,9 @@ class GumbelPruning:
         return self.lam * (density / target).clamp(min=1).log()  # eq-gumbel-penalty
 
     def fall(self, target_density: float, until: float = 0.6) -> Callable[[float], None]:
-        """Return `schedule(progress)`: `.target_density` falls by equal factors from 1 to this one.
+        """Return `schedule(progress)`, which lowers `.target_density` by equal factors from 1 to this value.
 
-        It arrives there at the share `until` of the run; in the rest, weights and gates settle. Both
+        The fall ends when the share `until` of the run is done; in the rest, weights and gates settle. Both
         arguments are above 0 and at most 1.
         """
         require_share("target_density", target_density, zero=False)
@@ -151,9 +151,9 @@ class GumbelPruning:
         return schedule
 
     def anneal(self, tau: float, until: float = 0.75) -> Callable[[float], None]:
-        """Return `schedule(progress)`: the temperature moves by equal factors from now to `tau`.
+        """Return `schedule(progress)`, which moves the temperature by equal factors to `tau`.
 
-        It arrives there at the share `until` of the run, above 0 and at most 1.
+        It arrives when the share `until` of the run is done; `until` is above 0 and at most 1.
         """
         start, end = self.tau, require_positive("tau", tau)
         require_share("until", until, zero=False)
@@ -164,10 +164,10 @@ class GumbelPruning:
         return schedule
 
     def freeze(self, count: int) -> None:
-        """Keep exactly the `count` gates of largest logit open for good; of equal logits, the higher index.
+        """Open the `count` gates with the largest logits for good (of equal ones, the last); close the rest.
 
-        Logits become -10,000 or 10,000 and are not trained any more; names and shapes in the state_dict stay.
-        Warns if no path of open gates is left from an input to an output.
+        Logits become -10,000 or 10,000 and are no longer trained; the state_dict keeps its names and shapes.
+        Warn if no path of open gates is left from an input to an output.
 
         Args:
             count: Number of gates to keep, from 1 to all.
@@ -191,8 +191,8 @@ class GumbelPruning:
             )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what an optimizer trains: the model's parameters and, at their own rate, the logits."""
-        found = [gate.train(gate.training) for gate in gates(self.model).values()]  # frozen, or thawed?
+        """Return optimizer groups: the model's parameters and, at their own rate, the logits."""
+        found = [gate.train(gate.training) for gate in gates(self.model).values()]  # notes what is frozen
         logits = [gate.logit for gate in found]
         return optimizer_groups(self.model, [(logits, self.lr_gates)])
 
@@ -218,7 +218,7 @@ def _attach_to_units(
     make_gate: Callable[[nn.Parameter, int], Gate],
     skip: Sequence[str],
 ) -> None:
-    """Attach a gate for each unit: to weights, biases, and the BatchNorms that follow."""
+    """Attach one gate per unit to the weights, the biases and the BatchNorms that follow."""
     skip = [*skip, *output_layers(model, graph)]
     layers = prunable(model, skip)
     norms, modules, present = norms_after(model, graph), dict(model.named_modules()), masks(model)
@@ -244,10 +244,10 @@ def _attach_to_units(
 
 
 def _is_cut(model: nn.Module) -> bool:
-    """Tell whether no path of weights leads from an input to an output."""
+    """Return whether no path of weights leads from an input to an output."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a single layer may be empty: others may lead round it
+            warnings.simplefilter("ignore")  # about an empty layer: paths may lead around it
             return effective_weights(model) == 0
     except ValueError:  # the network cannot be traced: say so if a layer is empty
         return not all(gate.open().any() for gate in gates(model).values())

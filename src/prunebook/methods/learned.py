@@ -1,4 +1,4 @@
-"""What the learned masks share: groups for an optimizer, wide numbers, and second derivatives.
+"""Code that the learned masks share: optimizer groups, wider dtypes and second derivatives.
 
 Chapter: book/soft-masks.ipynb
 """
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 def optimizer_groups(
     model: nn.Module, apart: Iterable[tuple[Sequence[nn.Parameter], float]]
 ) -> list[dict[str, Any]]:
-    """Return groups for an optimizer: first what is not in `apart`, then each part at its own learning rate.
+    """Return optimizer groups: first the parameters not in `apart`, then each part at its own learning rate.
 
-    Weight decay is off for the parts, since it would pull what a mask learns towards 0.
+    The parts have no weight decay, which would pull what a mask learns towards 0.
 
     Args:
-        model: Its trainable parameters are in exactly one group each.
-        apart: Pairs of parameters and their learning rate; a pair without trainable parameters is left out.
+        model: Each of its trainable parameters ends up in exactly one group.
+        apart: Pairs (parameters, learning rate); a pair without trainable parameters is left out.
     """
     learned = [([p for p in parameters if p.requires_grad], lr) for parameters, lr in apart]
     named = [{"params": trained, "lr": lr, "weight_decay": 0.0} for trained, lr in learned if trained]
@@ -28,22 +28,22 @@ def optimizer_groups(
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of x, but float32 for 16-bit floats, which are too coarse to count with."""
+    """Return the dtype of x, but float32 for 16-bit floats, which are too coarse to compute with."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return x in float32 at least."""
+    """Return x in float32 or wider."""
     return x.to(wide_dtype(x))
 
 
 def gradients_by_autograd(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], gradient: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of `function(*inputs)` by the inputs that need one, and None for the others.
+    """Return the gradients of `function(*inputs)` for the inputs that need one, and None for the others.
 
-    For the backward pass of a fused function that is asked for a gradient of the gradient: `function`
-    computes the same in plain operations, and so autograd can derive it again.
+    The backward pass of a fused function calls this when a gradient of the gradient is wanted: `function`
+    computes the same with plain operations, so autograd can differentiate it again.
     """
     wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(function(*inputs), wanted, gradient, create_graph=True))

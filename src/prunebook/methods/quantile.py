@@ -1,7 +1,7 @@
 """The distribution of the weights from one histogram: quantile, its slope, and the density by FFT-KDE.
 
 Counting n scores on a grid of m cells costs O(n); smoothing the counts with a Gaussian by the fast Fourier
-transform costs O(m log m). Nothing is sorted, nothing leaves the device, and a GPU is never made to wait.
+transform costs O(m log m). Nothing is sorted, and `quantile_and_slope` never makes a GPU wait.
 
 Chapter: book/density.ipynb
 """
@@ -27,8 +27,8 @@ def quantile(
 ) -> Tensor:
     """Return t(r), below which the share r of the scores lies, differentiable with respect to r.
 
-    The backward pass gives dt/dr = 1 / f(t), f the density of the scores by FFT-KDE. It is the only
-    gradient: how t moves with the scores themselves is dropped, so a weight learns through its mask alone.
+    The backward pass gives dt/dr = 1 / f(t), where f is the density of the scores, estimated by FFT-KDE.
+    The scores themselves get no gradient from t, so a weight learns only through its own mask.
 
     Args:
         scores: At least one, finite, at least 0, of any shape; such as abs(w).
@@ -54,7 +54,7 @@ def quantile(
 def fft_kde(
     scores: Tensor, grid: int = 1024, bandwidth: Bandwidth = "scott", reflect: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return `grid` points and the density of the scores at each, by a Gaussian kernel and the FFT.
+    """Return `grid` points and the density of the scores at each, from a Gaussian kernel and the FFT.
 
     The scores are counted on the grid and the counts convolved with the kernel: O(n + m log m) for n scores
     and m points, where a sum over all scores at each point costs O(n m).
@@ -63,9 +63,9 @@ def fft_kde(
         scores: At least one, finite, of any shape.
         grid: Number of points m, at least 16, over the scores and 4 bandwidths beyond.
         bandwidth: "scott" (std n^(-1/5)), "silverman" (0.9 min(std, IQR / 1.34) n^(-1/5)), or the kernel's
-            standard deviation. It is never less than the distance of two points.
-        reflect: Mirror the density at 0, for scores that cannot be negative, such as abs(w). Otherwise half
-            of the mass near 0 leaks below 0, and the density at 0 is halved.
+            standard deviation. It is never less than the distance between two points.
+        reflect: Whether to mirror the density at 0, for scores that cannot be negative, such as abs(w).
+            Otherwise half of the mass near 0 leaks below 0, and the density at 0 is halved.
 
     Raises:
         ValueError: An argument is out of range, or a score is NaN, infinite, or negative with `reflect`.
@@ -90,10 +90,10 @@ def fft_kde(
 
 
 def histogram(scores: Sequence[Tensor], grid: int, top: Tensor) -> Tensor:
-    """Return how many scores, flat and in [0, top], lie in each of `grid` equal cells: int64, exact."""
+    """Return the exact int64 number of scores (flat, in [0, top]) in each of `grid` equal cells."""
     counts = torch.zeros(grid, dtype=torch.int64, device=top.device)
     for part in scores:
-        # a GPU takes all at once; bincount would make it wait, to learn the largest cell
+        # a GPU takes all at once; bincount would make us wait for it, to learn the largest cell
         for piece in part.split(max(1, len(part)) if part.is_cuda else PIECE):
             cells = (piece * (grid / top)).int().clamp_(0, grid - 1)
             if cells.is_cuda:
@@ -104,7 +104,7 @@ def histogram(scores: Sequence[Tensor], grid: int, top: Tensor) -> Tensor:
 
 
 def kernel_width(counts: Tensor, width: Tensor, bandwidth: Bandwidth) -> Tensor:
-    """Return the kernel's standard deviation for counts in cells of `width`; at least one cell."""
+    """Return the kernel's standard deviation for counts in cells of `width`; at least `width`."""
     if not isinstance(bandwidth, str):
         return torch.full_like(width, bandwidth).maximum(width)
     mass = counts.to(width.dtype)
@@ -121,9 +121,9 @@ def kernel_width(counts: Tensor, width: Tensor, bandwidth: Bandwidth) -> Tensor:
 
 
 def smooth(counts: Tensor, width: Tensor, bandwidth: Tensor, mirror: bool) -> Tensor:
-    """Return the density in each cell: counts convolved with a Gaussian, reflected at both ends or at none.
+    """Return the density in each cell: counts convolved with a Gaussian and, with `mirror`, reflected.
 
-    The kernel's transform is known, exp(-(2 pi f h)^2 / 2), and is the only other factor: two FFTs in all.
+    The kernel's Fourier transform is known, exp(-(2 pi f h)^2 / 2), so two FFTs are enough.
     """
     mass = counts.to(bandwidth.dtype)
     line = torch.cat([mass, mass.flip(0) if mirror else torch.zeros_like(mass)])
@@ -134,12 +134,12 @@ def smooth(counts: Tensor, width: Tensor, bandwidth: Tensor, mirror: bool) -> Te
 
 
 def quantile_cell(counts: Tensor, r: Tensor) -> Tensor:
-    """Return where the share r of the counts is reached, in cells from 0: linear within a cell."""
+    """Return the place, in cells from 0, where the share r of the counts is reached; linear within a cell."""
     below = counts.cumsum(0)
     wanted = r * below[-1]
     # eq-quantile
     cell = torch.searchsorted(below, wanted.ceil().long().clamp(min=1).minimum(below[-1]))
-    own = counts.gather(0, cell)  # counts[cell] would make a GPU wait, to learn the cell
+    own = counts.gather(0, cell)  # counts[cell] would wait for a GPU, to learn the cell
     inside = (wanted - (below.gather(0, cell) - own)) / own
     return (cell + inside.clamp(0, 1)).to(r.dtype)
 
@@ -149,8 +149,8 @@ def quantile_and_slope(
 ) -> tuple[Tensor, Tensor]:
     """Return t(r) and dt/dr = 1 / f(t) of flat scores, as `quantile` does, but without checks.
 
-    The slope is capped where f vanishes: f counts as one score per bandwidth at least, since fewer say
-    nothing about a density. Scores that are all equal have the slope 0, to within a cell.
+    The slope is capped where f vanishes: f counts as at least one score per bandwidth, since fewer say
+    nothing about a density. If all scores are equal, the slope is 0 to within the width of a cell.
     """
     top = torch.stack([part.max() for part in scores]).max().clamp(min=1e-30)
     counts = histogram(scores, grid, top)

@@ -1,8 +1,8 @@
-"""Schedules: when in a run how much is pruned, and how a temperature or a density falls.
+"""Schedules: how much is pruned at each point of a training run, and how a temperature or a density falls.
 
 Progress is a number from 0, at the first training step, to 1, at the end of the run. A schedule is a function
-of it that changes a network or a pruning in place: pass it as `fit(schedule=...)`, or call it before each
-optimizer step.
+of the progress that changes a network or its masks in place: pass it as `fit(schedule=...)`, or call it
+before each training step.
 
 Chapter: book/weights.ipynb
 """
@@ -18,18 +18,18 @@ from prunebook.methods.weights import Scope, exact_count, groups, magnitudes, na
 
 
 def one_shot(progress: float) -> float:
-    """Return 1: everything at once, at the first step."""
+    """Return 1 for any progress: everything is pruned at the first step."""
     require_share("progress", progress)
     return 1.0
 
 
 def linear(progress: float) -> float:
-    """Return p, the same number of weights in each step, for progress p in [0, 1]."""
+    """Return p for progress p in [0, 1]: each step prunes the same number of weights."""
     return float(require_share("progress", progress))
 
 
 def cubic(progress: float) -> float:
-    """Return 1 - (1 - p)^3 for progress p in [0, 1]: fast while many weights are redundant, then slowly.
+    """Return 1 - (1 - p)^3 for progress p in [0, 1]: fast while many weights are redundant, then slow.
 
     Source: Zhu & Gupta 2017, arXiv 1710.01878, equation 1, from an initial sparsity of 0.
     """
@@ -39,13 +39,13 @@ def cubic(progress: float) -> float:
 def exponential(progress: float, rate: float = 5.0) -> float:
     """Return (1 - exp(-rate p)) / (1 - exp(-rate)) for progress p in [0, 1].
 
-    At k = 100 (1 - exp(-rate)), 99.3 for rate 5, equal steps prune equal shares of the weights left.
+    If k = 100 (1 - exp(-rate)), which is 99.3 for rate 5, each step prunes the same share of what is left.
     """
     return math.expm1(-rate * require_share("progress", progress)) / math.expm1(-rate)
 
 
 def ramp(progress: float, end: float, start: float = 0.0) -> float:
-    """Return what rises evenly from 0 at `start` to 1 at `end` and stays there; before, it is below 0.
+    """Return a number that rises evenly from 0 at `start` to 1 at `end` and stays 1; earlier it is negative.
 
     Used as an exponent, it changes a quantity by equal factors: a (b / a) ** ramp(progress, end) goes from a
     to b.
@@ -63,20 +63,20 @@ def prune_gradually(
     end: float = 0.75,
     updates: int = 100,
 ) -> Callable[[float], None]:
-    """Attach masks and return `schedule(progress)`, which prunes `model` as far as it should be by then.
+    """Attach masks and return `schedule(progress)`, which prunes `model` step by step up to k %.
 
-    The schedule keeps no state: all it needs are the progress and the masks. So a resumed run repeats
-    exactly. It never lets weights regrow.
+    The schedule keeps no state: it needs only the progress and the masks, so a resumed run repeats exactly.
+    Pruned weights never regrow.
 
     Args:
         model: Pruned in place.
         k: Percent of the original weights that are pruned from `end` on, 0 to 100.
-        curve: Maps the share of the way from `start` to `end`, 0 to 1, to the share of k reached there.
+        curve: Maps how far we are, from 0 at `start` to 1 at `end`, to the share of k pruned by then.
         scope: As for `prune_weights`.
         skip: As for `prune_weights`.
         start: Progress at which pruning starts, in [0, end).
         end: Progress at which k is reached, below 1: the rest of the training lets the network recover.
-        updates: Number of steps, at least 1, in which k is reached.
+        updates: Number of pruning steps between `start` and `end`, at least 1.
 
     Raises:
         ValueError: An argument is out of range.
@@ -96,7 +96,7 @@ def prune_gradually(
 
 
 def _prune_up_to(model: nn.Module, k: float, scope: Scope, skip: Sequence[str]) -> None:
-    """Prune to k % wherever less is pruned, and attach masks where there are none."""
+    """Prune each group of layers to k % unless more is pruned already; attach masks where there are none."""
     kept = masks(model)
     for layers in groups(prunable(model, skip), scope):
         pruned = pruned_now(layers, kept)

@@ -1,7 +1,7 @@
-"""Soft masks: a sigmoid in place of yes or no, so that weights near the threshold can be carried across it.
+"""Soft masks: a sigmoid instead of a yes or no, so that gradients can carry weights across the threshold.
 
-The threshold is the k % quantile of the absolute weights and follows them. As the temperature falls to 0 the
-soft mask becomes the hard one.
+The threshold is the k % quantile of the absolute weights and follows them in training. As the temperature
+falls to 0, the soft mask becomes the hard one.
 
 Chapter: book/soft-masks.ipynb
 """
@@ -28,14 +28,14 @@ from prunebook.methods.schedules import ramp
 from prunebook.methods.weights import Scope, choose, exact_count, groups, magnitudes
 
 TAU_MIN = 1e-12
-LOG_TAU_MAX = 27.5  # log(tau) stays within this and its negative, 1e-12 and 1e12: exact in half precision
-LR_TAU = 5e-3  # a step moves tau by half a percent: tau is learned as its logarithm
-MASK_MIN = 1e-12  # what a mask lets through below this is 0
-EXPONENT_MAX = 1e3  # sigmoid(-1000) is 0, exactly, in float64 as well
+LOG_TAU_MAX = 27.5  # limits log(tau), and so tau to 1e-12..1e12; exact in half precision
+LR_TAU = 5e-3  # of log(tau): a step of Adam changes tau by half a percent
+MASK_MIN = 1e-12  # smaller mask values become 0
+EXPONENT_MAX = 1e3  # sigmoid(-1000) is exactly 0, even in float64
 
 
 def soft_mask(w: Tensor, t: Tensor | float, tau: Tensor | float) -> Tensor:
-    """Return m(w) = sigmoid((w^2 - t^2) / tau), of w's shape: 1/2 where abs(w) = t.
+    """Return m(w) = sigmoid((w^2 - t^2) / tau), in w's shape and dtype: 1/2 where abs(w) = t.
 
     tau -> 0 gives the hard mask abs(w) >= t. dm/dw = 2w/tau m(1-m), dm/dt = -2t/tau m(1-m) and
     dm/dtau = -(w^2 - t^2)/tau^2 m(1-m).
@@ -53,28 +53,28 @@ def soft_mask(w: Tensor, t: Tensor | float, tau: Tensor | float) -> Tensor:
     require_at_least("t", t, 0.0)
     require_at_least("tau", tau, TAU_MIN)
     wide, most = widened(w), EXPONENT_MAX * torch.as_tensor(tau, device=w.device)
-    # limited before the division, whose gradient would overflow
+    # clamped before the division, whose gradient would otherwise overflow
     exponent = ((wide - t) * (wide + t)).clamp(-most, most) / tau  # eq-soft-mask
     return exponent.sigmoid().to(w.dtype)
 
 
 class SoftPruning:
-    """Put a soft mask on the weights of a network: k % of them lie below the threshold at all times.
+    """Put soft masks on the weights of a network, with k % of the weights below the threshold.
 
-    Train the model as usual, then `harden` it: exactly k % become zero, and what is left of the masks is
-    multiplied into the weights that stay.
+    Train the model as usual, then `harden` it: exactly k % of the weights become zero, and each kept weight
+    is multiplied by its mask, or by 1/2 if that is larger.
 
     Args:
         model: Its linear and convolution layers get masks, in place; biases never do.
         k: Percent of the weights below the threshold, 0 to 100.
         relative_tau: Temperature at the start, above 0, as a multiple of the standard deviation of the
-            weights that share a threshold: the convention of Pereira's thesis. `.tau` is their product, the
-            temperature in units of w^2. It is at least 1e-12, also where the weights are all equal.
+            weights that share a threshold, as in Pereira's thesis. The product, raised to 1e-12 if smaller,
+            is `.tau`, in units of w^2.
         scope: "layer" gives each layer a threshold and a temperature, "global" shares one of each.
         skip: Names of layers to leave alone.
-        learn_tau: Train the temperature with the weights. Otherwise it stays, unless `anneal` moves it.
+        learn_tau: Whether to train the temperature with the weights. Otherwise only `anneal` changes it.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
-        update_every: Number of training steps after which the threshold is read from the weights again.
+        update_every: Number of training steps between two computations of the threshold from the weights.
 
     Raises:
         ValueError: An argument is out of range, or weights are NaN, infinite, or masked already.
@@ -99,18 +99,18 @@ class SoftPruning:
 
     @property
     def tau(self) -> float:
-        """The temperature in units of w^2; of several layers the geometric mean, by their weights."""
+        """The temperature, in units of w^2; of several, the geometric mean weighted by layer size."""
         return mean_tau(thresholds(self.model))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what an optimizer trains: the model's parameters and, at its own rate, log(tau)."""
+        """Return optimizer groups: the model's parameters and, at its own rate, log(tau)."""
         return parameter_groups(self.model, self.rates)
 
     def anneal(self, factor: float, until: float = 0.75) -> Callable[[float], None]:
-        """Return `schedule(progress)`: tau falls by equal factors, in all by `factor`, from now on.
+        """Return `schedule(progress)`, which lowers tau by equal factors, to `factor` times its value now.
 
-        It arrives there at the share `until` of the run. The rest of the run trains under a mask that is
-        almost hard. Both arguments are above 0 and at most 1.
+        The fall ends when the share `until` of the run is done; the rest of the run trains under an almost
+        hard mask. Both arguments are above 0 and at most 1.
         """
         require_share("factor", factor, zero=False)
         require_share("until", until, zero=False)
@@ -126,7 +126,7 @@ class SoftPruning:
 
 
 class Threshold(nn.Module):
-    """What the masks of some layers share: the threshold t, a quantile of their weights, and log(tau)."""
+    """The threshold that some layers share: t, a quantile of their absolute weights, and log(tau)."""
 
     t: Tensor
 
@@ -146,14 +146,14 @@ class Threshold(nn.Module):
         if weights.numel() == 0:
             raise ValueError(f"layers must have weights, got none in {list(layers)}")
         self.k, self.steps, self.size = k, 0, len(weights)
-        self.layers = dict(layers)  # a plain dict: these are not parts of the threshold
+        self.layers = dict(layers)  # a plain dict, so that they do not become submodules
         start = max(relative_tau * float(weights.std(correction=0)), TAU_MIN)  # equal weights have no spread
         log_tau = torch.full((), math.log(start), dtype=wide_dtype(weights), device=weights.device)
         self.log_tau = nn.Parameter(log_tau, requires_grad=learn_tau)
         self.register_buffer("t", torch.zeros_like(log_tau))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return (t, tau), in float32 at least."""
+        """Return (t, tau) in float32 or wider."""
         return widened(self.t).clone(), self.tau()  # a copy: an update must not change what backward needs
 
     def tau(self) -> Tensor:
@@ -166,24 +166,24 @@ class Threshold(nn.Module):
 
     @torch.no_grad()
     def update_threshold(self) -> None:
-        """Set t to the quantile of the weights as they are now."""
+        """Set t to the k % quantile of the current absolute weights."""
         ratio = torch.full_like(widened(self.t), self.k / 100)
         self.t.copy_(quantile_and_slope(self.scores(), ratio)[0])
 
     def scores(self) -> list[Tensor]:
-        """Return abs(w) of each layer, flat, at least float32."""
+        """Return abs(w) of each layer, flattened, in float32 or wider."""
         weights = [dense_weight(layer).detach() for layer in self.layers.values()]
         return [widened(w.flatten().abs()) for w in weights]
 
     def step(self) -> None:
-        """Keep tau in its range; update the threshold in the first call and every `update_every` calls."""
+        """Keep tau in its range; update the threshold in the first of every `update_every` calls."""
         self.log_tau.clamp_(-LOG_TAU_MAX, LOG_TAU_MAX)
         if self.steps % self.update_every == 0:
             self.update_threshold()
         self.steps += 1
 
     def train(self, mode: bool = True) -> "Threshold":
-        """Let the next step update the threshold: so each epoch begins alike, in a resumed run too."""
+        """Make the next step update the threshold, so that epochs begin alike, in a resumed run too."""
         self.steps = 0
         return super().train(mode)
 
@@ -201,15 +201,15 @@ class SoftMask(nn.Module):
         return weight
 
     def kept(self, w: Tensor) -> Tensor:
-        """Return where m >= 1/2 for the exact quantile of the weights, ties broken by index."""
+        """Return where m >= 1/2 with t at the exact quantile of the weights; the index breaks ties."""
         layers = self.threshold.layers
         pruned = choose(magnitudes(layers), self.threshold.pruned())
         return ~pruned[list(layers).index(self.layer)]
 
     def hardened_weight(self, w: Tensor) -> Tensor:
-        """Return w m(w), but at least half of w: a kept weight stays as strong as it was under its mask.
+        """Return w m(w), or w / 2 if that is larger in size: a kept weight stays as strong as under its mask.
 
-        Its m is below 1/2 only because t is approximate: it comes from a histogram that is some steps old.
+        A kept weight has m below 1/2 only because t is approximate: its histogram is some steps old.
         """
         soft = self.forward(w)
         return soft.where(2 * soft.abs() > w.abs(), w / 2)
@@ -221,7 +221,7 @@ def attach_soft(
     scope: Scope,
     skip: Sequence[str],
 ) -> None:
-    """Attach soft masks, with a threshold for each group of layers that follows their weights in training."""
+    """Attach soft masks; each group of layers has a threshold that follows its weights in training."""
     made = [make_threshold(layers) for layers in groups(prunable(model, skip), scope)]
     for threshold in made:
         threshold.update_threshold()
@@ -243,22 +243,22 @@ def thresholds(model: nn.Module) -> list[Threshold]:
 
 
 def mean_tau(found: Iterable[Threshold]) -> float:
-    """Return the geometric mean of the temperatures, by the number of weights that each serves."""
+    """Return the geometric mean of the temperatures, weighted by their numbers of weights."""
     pairs = [(threshold.size, math.log(float(threshold.tau().detach()))) for threshold in found]
     return math.exp(sum(size * log for size, log in pairs) / sum(size for size, _ in pairs))
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return optimizer groups: the trainable parameters named in `rates` at their rates, and the others.
+    """Return optimizer groups: the model's other parameters, then those that `rates` names, at their rates.
 
-    Thresholds hold the parameters so named; weight decay is off for them.
+    The names are attributes of the thresholds, such as "log_tau"; weight decay is off for them.
     """
     found = thresholds(model)
     return optimizer_groups(model, [([getattr(t, name) for t in found], lr) for name, lr in rates.items()])
 
 
 def bounded(parameter: Tensor, most: float) -> Tensor:
-    """Return the parameter between -most and most, in float32 at least; a copy, as `step` changes it."""
+    """Return a copy, clamped to -most..most, in float32 or wider; `step` may change the original."""
     return widened(parameter).clone().clamp(-most, most)
 
 
@@ -272,11 +272,10 @@ def _soft_weight(w: Tensor, t: Tensor, tau: Tensor) -> Tensor:
 
 
 class _SoftWeight(torch.autograd.Function):
-    """w m(w) with the formula of `soft_mask`, where t and tau have one element: change both or none.
+    """w m(w) as `soft_mask` defines it, for t and tau of one element: if you change one, change both.
 
-    Memory traffic takes most of the time, so a few buffers are used again and again.
-
-    Both terms of the exponent are rounded before their difference: float32 is exact to 1e-7 t^2 / tau.
+    Memory traffic takes most of the time, so a few buffers are reused. Both terms of the exponent are rounded
+    before they are subtracted, so in float32 the exponent is exact to 1e-7 t^2 / tau.
     """
 
     @staticmethod
@@ -284,7 +283,7 @@ class _SoftWeight(torch.autograd.Function):
         wide = widened(w)
         mask = wide / tau
         torch.addcmul(-t * t / tau, wide, mask, out=mask)
-        # products of what lies below would be subnormal numbers, which are ten times as slow
+        # smaller values would give subnormal products, which are ten times as slow
         nn.functional.threshold(mask.sigmoid_(), MASK_MIN, 0.0, inplace=True)
         ctx.save_for_backward(w, t, tau, mask)
         return (wide * mask).to(w.dtype)
@@ -292,11 +291,11 @@ class _SoftWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         w, t, tau, mask = ctx.saved_tensors
-        if torch.is_grad_enabled():  # asked for a gradient of the gradient: let autograd find it
+        if torch.is_grad_enabled():  # a gradient of the gradient is wanted: let autograd find it
             return gradients_by_autograd(_soft_weight, (w, t, tau), ctx.needs_input_grad, gradient)
         wide, gradient = w.to(mask.dtype), gradient.to(mask.dtype)
         pull = gradient * wide
-        torch.ops.aten.sigmoid_backward(pull, mask, grad_input=pull)  # by the exponent (w^2 - t^2) / tau
+        torch.ops.aten.sigmoid_backward(pull, mask, grad_input=pull)  # for the exponent (w^2 - t^2) / tau
         total = pull.sum()
         pull.mul_(wide)
         moment = torch.dot(pull.flatten(), wide.flatten()) if ctx.needs_input_grad[2] else total

@@ -1,7 +1,7 @@
-"""Unit pruning: exactly the k % of the units with the smallest incoming weights are masked.
+"""Unit pruning: exactly k % of the units, those with the smallest incoming weights, are masked.
 
-A unit is an output of a layer: a row of a linear layer, a filter of a convolution. Its weights, its bias and
-its share of a BatchNorm that follows are masked together. Its output is then 0, and `shrink` can remove it.
+A unit is one output of a layer: a row of a linear layer or a filter of a convolution. Its weights, its bias
+and its entries in a following BatchNorm are masked together, so its output is 0 and `shrink` can remove it.
 
 Chapter: book/units.ipynb
 """
@@ -34,20 +34,21 @@ def prune_units(
     skip: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
 ) -> nn.Module:
-    """Mask the k % of the units with the smallest score, in place, and return the model.
+    """Mask the k % of the units with the smallest `unit_scores`, in place, and return the model.
 
-    What is pruned stays pruned, and masks on single weights stay. Each layer keeps at least one unit, with a
-    warning where k asks for that one too.
+    Pruned units stay pruned, and so do single weights that are masked. Each layer keeps at least one unit;
+    a warning says where k would have left none.
 
     Args:
         model: The units of its linear and convolution layers are pruned.
         k: Percent of the original units, 0 to 100: `exact_count(k, n)` of n units end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
-        skip: Names of layers to leave alone; their units do not count.
-        outputs: Names of the output layers, which are left alone too; None finds them.
+        skip: Names of layers to leave alone; their units do not count towards the k %.
+        outputs: Names of the output layers, which are left alone too; None means that the graph shows them.
 
     Raises:
-        ValueError: An argument is out of range, more is pruned already, or weights are NaN or infinite.
+        ValueError: An argument is out of range, more than k % is pruned already, a weight is NaN or infinite,
+            or a mask is not constant.
     """
     graph = try_trace(model)
     last = output_layers(model, graph) if outputs is None else outputs
@@ -66,20 +67,20 @@ def prune_units(
 
 def unit_rows(layer: nn.Module, weight: Tensor) -> Tensor:
     """Return a layer's weight, or a tensor of its shape, as (units, incoming weights of a unit)."""
-    if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...), the inputs in blocks of one group each
+    if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...), with one block of inputs per group
         weight = weight.reshape(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)
 
 
 def unit_mask(layer: nn.Module, alive: Tensor) -> Tensor:
-    """Return the mask of the layer's weight, in its shape, that keeps the units `alive`, (units,) bool."""
+    """Return the mask, in the shape of the layer's weight, that keeps the units in `alive`, (units,) bool."""
     return spread_units(alive, dense_weight(layer), layer.groups if isinstance(layer, TRANSPOSED) else 0)
 
 
 def spread_units(values: Tensor, weight: Tensor, groups: int = 0) -> Tensor:
-    """Return a value for each unit, (units,), as a view in the shape of a weight or of a bias.
+    """Return one value per unit, (units,), expanded to the shape of a weight or a bias.
 
-    `groups` is that of a transposed convolution, and 0 for other layers.
+    `groups` is the attribute of a transposed convolution, or 0 for any other layer.
     """
     if groups:
         values = values.view(groups, 1, -1).expand(-1, len(weight) // groups, -1).flatten(0, 1)
@@ -87,9 +88,9 @@ def spread_units(values: Tensor, weight: Tensor, groups: int = 0) -> Tensor:
 
 
 def unit_scores(layer: nn.Module) -> Tensor:
-    """Return the L2 norm of each unit's incoming weights as masked now: (units,), at least float32.
+    """Return the L2 norm of each unit's incoming weights, as masked now: (units,), float32 or wider.
 
-    Source: Li et al. 2017, arXiv 1608.08710, section 3.1, with the L2 in place of the L1 norm.
+    Source: Li et al. 2017, arXiv 1608.08710, section 3.1, with the L2 norm instead of the L1 norm.
     """
     weight = cast(Tensor, layer.weight)
     dtype = torch.promote_types(weight.dtype, torch.float32)
@@ -100,16 +101,16 @@ def unit_scores(layer: nn.Module) -> Tensor:
 def _choose(
     layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor], k: float
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return which units stay alive at k % of the units of all layers, (units,) bool by layer name.
+    """Return which units stay when k % of the units of these layers go: (units,) bool by layer name.
 
-    The second value names the layers that would have lost every unit; their best one stays.
+    The second value names the layers that would have lost every unit; each keeps its best one.
     """
     scores = _finite_scores(layers)
     silent = [_silent(name, layer, kept) for name, layer in layers.items()]
     gone = select(scores, silent, k, layers)
     emptied = [name for name, part in zip(layers, gone, strict=True) if part.all()]
     if emptied:
-        for score in scores:  # of equal scores the last goes last
+        for score in scores:  # of equal best scores keep the last, as `choose` would
             score[len(score) - 1 - int(score.flip(0).argmax())] = torch.inf
         n = sum(map(len, scores))
         gone = choose(scores, min(exact_count(k, n), n - len(scores)))
@@ -125,7 +126,7 @@ def _finite_scores(layers: Mapping[str, nn.Module]) -> list[Tensor]:
 
 
 def _silent(name: str, layer: nn.Module, kept: Mapping[str, Tensor]) -> Tensor:
-    """Return the units, (units,) bool, of which neither a weight nor the bias is kept."""
+    """Return which units, (units,) bool, have neither a weight nor the bias left."""
     speaks = unit_rows(layer, _kept_now(name, layer, "weight", kept)).any(dim=1)
     if layer.bias is not None:
         speaks |= _kept_now(name, layer, "bias", kept)
@@ -140,7 +141,7 @@ def _kept_now(name: str, layer: nn.Module, parameter: str, kept: Mapping[str, Te
 def _unit_masks(
     model: nn.Module, alive: Mapping[str, Tensor], norms: Mapping[str, str], kept: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the masks of weights, biases and BatchNorms, by parameter name, that keep the units alive."""
+    """Return masks for weights, biases and BatchNorms, by parameter name, that keep the units in `alive`."""
     modules = dict(model.named_modules())
     keep: dict[tuple[str, str], Tensor] = {}
     for first, units in alive.items():

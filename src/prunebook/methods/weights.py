@@ -1,8 +1,8 @@
-"""Weight pruning: the k % of the weights with the smallest absolute value become zero, exactly.
+"""Weight pruning: exactly k % of the weights, those with the smallest absolute values, become zero.
 
-k is a percentage of the original weights, whatever was pruned before: pruning 50 % and then 80 % leaves 80 %
-pruned. Of equal weights the one with the lower index goes first, in the order of the layers and row by row
-within each.
+k is a percentage of the original weights, whatever was pruned before: after pruning 50 % and then 80 %, 80 %
+are pruned. Of equal weights, the one with the lower index is pruned first: layer by layer, and row by row
+within a layer.
 
 Chapter: book/weights.ipynb
 """
@@ -25,47 +25,49 @@ Scope = Literal["layer", "global"]
 def prune_weights(
     model: nn.Module, k: float, scope: Scope = "layer", skip: Sequence[str] = (), regrow: bool = False
 ) -> nn.Module:
-    """Mask the k % smallest weights in place and return the model; what is pruned stays pruned.
+    """Mask the k % of the weights that are smallest in absolute value, in place, and return the model.
 
     Args:
-        model: Its linear and convolution layers are pruned, biases never.
+        model: The weights of its linear and convolution layers are pruned, but not the biases.
         k: Percent of the original weights, 0 to 100: `exact_count(k, n)` of n weights end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
-        skip: Names of layers to leave alone; their weights do not count.
-        regrow: Choose anew among the dense values of all weights, so that k may also fall.
+        skip: Names of layers to leave alone; their weights do not count towards the k %.
+        regrow: Whether to choose again among the dense values of all weights, so that k may also fall.
+            Otherwise pruned weights stay pruned.
 
     Raises:
-        ValueError: An argument is out of range, more is pruned already, or weights are NaN or infinite.
+        ValueError: An argument is out of range, more than k % is pruned already and `regrow` is False, a
+            weight is NaN or infinite, or a mask is not constant.
 
-    Source: Han et al. 2015, arXiv 1506.02626, section 3; exact counts in place of a threshold.
+    Source: Han et al. 2015, arXiv 1506.02626, section 3, with exact counts instead of a threshold.
     """
     kept = masks(model)
     chosen: dict[str, Tensor] = {}
     for layers in groups(prunable(model, skip), scope):
-        # nothing as large as the scores may outlive this line: see tests/benchmarks/global_prune.py
+        # to save memory, keep no reference to the scores beyond here: see tests/benchmarks/global_prune.py
         chosen |= named_masks(layers, select(magnitudes(layers), pruned_now(layers, kept), k, layers, regrow))
     set_masks(model, chosen)
     return model
 
 
 def exact_count(k: float, n: int) -> int:
-    """Return round(k n / 100) for k in [0, 100], without floating-point error; exact halves go to even.
+    """Return round(k n / 100) for k in [0, 100], without floating-point error; halves round to even.
 
-    k is the decimal number that it prints as: 1.15 % of 1000 is 11.5, not a little less.
+    k counts as the decimal number that it prints as: 1.15 % of 1000 is exactly 11.5, not a little less.
     """
-    from fractions import Fraction  # imported here, since it loads decimal as well
+    from fractions import Fraction  # imported here because it also loads decimal
 
     return round(Fraction(str(require_percent("k", k))) * n / 100)
 
 
 def choose(scores: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Return bool tensors of the scores' shapes, True at the `count` smallest of all scores together.
+    """Return bool tensors in the scores' shapes, True at the `count` smallest scores of all tensors together.
 
-    Of equal scores the one with the lower index goes first: tensor by tensor, row by row within each.
+    Of equal scores, the one with the lower index is chosen first: tensor by tensor, row by row within each.
 
     Args:
         scores: Floating-point tensors on one device, without NaN.
-        count: From 0 to the number of all scores.
+        count: From 0 to the total number of scores.
     """
     require_whole("count", count, 0, sum(part.numel() for part in scores))
     if count == 0:
@@ -82,7 +84,7 @@ def choose(scores: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def magnitudes(layers: Mapping[str, nn.Module]) -> list[Tensor]:
-    """Return the absolute dense weights of each layer, in their shapes.
+    """Return the absolute values of each layer's dense weight, in its shape.
 
     Raises:
         ValueError: A layer has NaN or infinite weights.
@@ -94,7 +96,7 @@ def magnitudes(layers: Mapping[str, nn.Module]) -> list[Tensor]:
 
 
 def groups(layers: Mapping[str, nn.Module], scope: Scope) -> list[dict[str, nn.Module]]:
-    """Return the layers in the groups that compete with each other: each alone, or all in one."""
+    """Return groups of layers; only layers in the same group compete: each alone, or all together."""
     require_one_of("scope", scope, get_args(Scope))
     return [dict(layers)] if scope == "global" else [{name: layer} for name, layer in layers.items()]
 
@@ -106,14 +108,14 @@ def select(
     names: Iterable[str] = (),
     regrow: bool = False,
 ) -> list[Tensor]:
-    """Return which of the n scores are pruned at k %: first those that are `pruned`, then the smallest.
+    """Return which of the n scores to prune at k %: those that are `pruned` already, then the smallest.
 
     Args:
-        scores: At least 0; those of what is pruned are overwritten, to save memory.
-        pruned: Bool tensors of the scores' shapes: what is pruned already.
+        scores: At least 0. To save memory, they are overwritten where `pruned`, unless `regrow`.
+        pruned: Bool tensors in the scores' shapes: what is pruned already.
         k: Percent of n, 0 to 100.
-        names: Where the scores are from, for the message of an error.
-        regrow: Forget what is pruned and choose among all.
+        names: Layers that the scores come from, for the error message.
+        regrow: Whether to ignore `pruned` and choose among all scores.
 
     Raises:
         ValueError: More than k % are pruned already, and `regrow` is False.
@@ -132,7 +134,7 @@ def select(
 
 
 def pruned_now(layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return which weights of each layer are masked now, given `masks(model)`."""
+    """Return which weights of each layer are pruned now; `kept` is what `masks(model)` returns."""
     pruned = []
     for name, layer in layers.items():
         mask = kept.get(parameter_name(name, "weight"))
@@ -141,14 +143,14 @@ def pruned_now(layers: Mapping[str, nn.Module], kept: Mapping[str, Tensor]) -> l
 
 
 def named_masks(layers: Iterable[str], pruned: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return masks by parameter name, as `set_masks` takes them, that keep what is not pruned."""
+    """Return masks that keep what is not pruned, by parameter name, ready for `set_masks`."""
     return {parameter_name(name, "weight"): ~gone for name, gone in zip(layers, pruned, strict=True)}
 
 
 def sensitivity(
     model: nn.Module, ks: Iterable[float], accuracy: Callable[[nn.Module], float], skip: Sequence[str] = ()
 ) -> list[dict[str, str | float]]:
-    """Prune one layer of a copy at a time and return a row (layer, k, accuracy) for each layer and k.
+    """Prune one layer at a time, in a copy; return a row (layer, k, accuracy) for each layer and k.
 
     Example:
         `sensitivity(model, [50, 90, 99], lambda m: evaluate(m, data.valid).accuracy)`
@@ -165,9 +167,10 @@ def sensitivity(
 
 
 def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Reset parameters and buffers to an earlier state_dict, masked or plain; masks stay. Return the model.
+    """Reset parameters and buffers to an earlier state_dict, but keep the masks; return the model.
 
-    Iterative magnitude pruning finds lottery tickets with it, 20 % of the weights left in each round::
+    The state_dict may be from before or after masks were attached. Iterative magnitude pruning finds lottery
+    tickets this way; each round prunes 20 % of the weights that are left::
 
         start = deepcopy(model.state_dict())
         for round in range(1, 11):
@@ -176,7 +179,7 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             rewind(model, start)
 
     Raises:
-        ValueError: The names differ, or `state` is the model's own memory instead of a copy.
+        ValueError: The names differ, or `state` shares the model's memory instead of being a copy.
 
     Source: Frankle & Carbin 2019, arXiv 1803.03635, section 1.
     """
@@ -196,14 +199,14 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def _kth_smallest(parts: Sequence[Tensor], count: int) -> float:
     flat = torch.cat([part.flatten() for part in parts])
     if flat.is_cuda:
-        return float(flat.sort().values[count - 1])  # kthvalue is 150 times slower there
+        return float(flat.sort().values[count - 1])  # on a GPU, kthvalue is 150 times slower
     values = flat.cpu().numpy()
-    values.partition(count - 1)  # in place: the copy that cat has made is all the memory it takes
+    values.partition(count - 1)  # in place: the copy made by cat is all the memory it takes
     return float(values[count - 1])
 
 
 def _first(ties: Tensor, count: int) -> Tensor:
-    """Return `ties` with only the first `count` of them left."""
+    """Return `ties` with only its first `count` True entries left."""
     flat = ties.flatten()
     if int(flat.count_nonzero()) > count:
         end = bisect_left(range(len(flat)), count, key=lambda end: int(flat[:end].count_nonzero()))

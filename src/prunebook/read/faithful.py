@@ -1,6 +1,6 @@
 """Test whether pictures of a pruned network tell the truth: remove what they call important, compare seeds.
 
-A map of importance is a claim about the network. Removal tests it on images: accuracy should fall fastest
+An importance map is a claim about the network. Removal tests it on images: accuracy should fall fastest
 when the most important pixels go first. Agreement asks whether networks from other seeds find the same
 pixels.
 
@@ -29,7 +29,7 @@ def removal(
         accuracy: Maps images, in the shape of `images`, to the accuracy of the network on them; nothing is
             retrained.
         images: (n, ...), at least one.
-        order: Different indices of pixels, counted row by row; the first are removed first.
+        order: Indices of pixels, counted row by row, without repeats; the first are removed first.
         counts: Numbers of pixels to remove, each 0 to the length of `order`.
         fill: What a removed pixel becomes, in the shape of one image, such as the mean over many images.
 
@@ -63,7 +63,7 @@ def agreement(maps: Tensor, block: int = 1) -> float:
         block: Side of the square blocks whose means are compared, in pixels; divides the side of a map.
 
     Raises:
-        ValueError: Maps or block do not fit.
+        ValueError: There are fewer than two maps, a map is constant, or `block` does not fit.
     """
     rows = _blocks(maps, block)
     if len(rows) < 2 or not (rows.amax(1) > rows.amin(1)).all():
@@ -79,11 +79,11 @@ def chance(maps: Tensor, among: Tensor, draws: int = 200, seed: int = 0, block: 
         maps: (n, side * side).
         among: (side * side,) bool: pixels whose values are shuffled; all others keep theirs.
         draws: Number of shuffles, at least 1.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
         block: As for `agreement`.
 
     Raises:
-        ValueError: Draws or `among` do not fit, or as `agreement`.
+        ValueError: `draws` is below 1, `among` does not fit, or as `agreement`.
     """
     require_at_least("draws", draws, 1)
     if among.shape != maps.shape[1:] or among.dtype != torch.bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prunebook.read.paths import layer_sizes, surviving_weights
 
 STARTS = 8  # random orders to sweep from, besides the given one
-PATIENCE = 4  # sweeps in a row that may save nothing before a start is given up
+PATIENCE = 4  # give up a start after so many sweeps in a row that save nothing
 
 
 def order_units(model: nn.Module, keep_inputs: bool = False, keep_outputs: bool = False) -> list[Tensor]:
@@ -27,7 +27,7 @@ def order_units(model: nn.Module, keep_inputs: bool = False, keep_outputs: bool 
     itself.
 
     Args:
-        model: a chain of linear layers.
+        model: A chain of linear layers.
         keep_inputs: Whether the inputs stay in their own order, such as pixels row by row.
         keep_outputs: Whether the outputs stay in theirs, such as digits 0..9.
 
@@ -79,7 +79,7 @@ def _crossings(links: Sequence[Tensor], order: Sequence[Tensor]) -> int:
 
 
 def _cross(link: Tensor) -> Tensor:
-    """Return how many edges of u cross edges of v when u stands before v, (units, units)."""
+    """Return, (units, units), how many edges of unit u cross edges of unit v when u stands before v."""
     return link @ (link.cumsum(1) - link).T
 
 
@@ -91,9 +91,9 @@ def _starts(links: Sequence[Tensor], free: Sequence[int]) -> list[list[Tensor]]:
 
 
 def _swept(links: Sequence[Tensor], start: Sequence[Tensor], free: Sequence[int]) -> list[Tensor]:
-    """Sweep from the inputs up and back down until PATIENCE sweeps save nothing; return the best order.
+    """Sweep up from the inputs and back until PATIENCE sweeps in a row save nothing; return the best order.
 
-    The first candidate is the start after exchanges alone: where both ends stay, means can mislead.
+    The first candidate is the start after exchanges alone: where both ends are fixed, means can mislead.
     """
     order, best, idle = list(start), _settled(links, start, free), 0
     fewest = _crossings(links, best)
@@ -122,14 +122,14 @@ def _settled(links: Sequence[Tensor], order: Sequence[Tensor], free: Sequence[in
 
 
 def _by_means(link: Tensor, units: Tensor, neighbours: Tensor) -> Tensor:
-    """Sort the units by the mean place of their neighbours in the next layer; ties keep their order."""
+    """Sort the units by the mean place of their neighbours in an adjacent layer; ties keep their order."""
     places = torch.arange(len(neighbours), dtype=torch.float64)
     means = link[:, neighbours] @ places / link.sum(1)
     return units[means[units].argsort(stable=True)]
 
 
 def _exchanged(links: Sequence[Tensor], order: Sequence[Tensor], layer: int) -> Tensor:
-    """Return the units of a layer after exchanges of adjacent units that each save crossings."""
+    """Return the units of a layer after exchanging adjacent units wherever that saves crossings."""
     cost = torch.zeros(len(order[layer]), len(order[layer]), dtype=torch.float64)
     if layer > 0:
         cost += _cross(links[layer - 1][:, order[layer - 1]])

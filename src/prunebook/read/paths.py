@@ -3,8 +3,8 @@
 A path leads from an input to an output along weights that are not zero, and its strength is their product.
 A weight survives if it lies on a path. A weight that leads nowhere, or that starts at a unit which only a
 bias feeds, does not survive. The functions here read fully connected networks: a chain of linear layers,
-with activations, flattening and dropout between them. A mask counts as what it will keep once it is
-hardened. Biases play no part.
+with activations, flattening and dropout between them. Masks are taken as they will be once hardened.
+Biases play no part.
 
 All returned tensors are new, in float64 or int64, on the CPU.
 
@@ -78,7 +78,7 @@ def surviving_weights(model: nn.Module, source: int | None = None, target: int |
     """Return the weight of each linear layer, (units, inputs), with 0 for each weight that is on no path.
 
     Args:
-        model: a chain of linear layers; it is not changed.
+        model: A chain of linear layers; it is not changed.
         source: Index of an input, to keep only the paths that start there; None keeps all.
         target: Index of an output, to keep only the paths that end there; None keeps all.
 
@@ -115,9 +115,9 @@ def importance(model: nn.Module, spread: Tensor | None = None, signed: bool = Fa
     therefore says through which weights an input can act, not how far it moves the output for one image.
 
     Args:
-        model: a chain of linear layers.
+        model: A chain of linear layers.
         spread: (inputs,) standard deviation of each input in the data, at least 0, so that an input that
-            hardly varies counts for little; None treats all inputs as equally wide.
+            hardly varies counts for little; None treats all inputs as varying equally.
         signed: Whether paths of opposite sign cancel: (W_L ... W_1)_ji spread_i / sum_i S_ji, in -1..1.
 
     Raises:
@@ -133,9 +133,9 @@ def importance(model: nn.Module, spread: Tensor | None = None, signed: bool = Fa
 
 
 def symmetry(model: nn.Module) -> Tensor:
-    """Return the cosine between what the first layer makes of each two inputs, (inputs, inputs).
+    """Return the cosine between the first layer's weights of each two inputs, (inputs, inputs).
 
-    This is the cosine between columns of W_1, over surviving weights. At 1 the two inputs are treated
+    These are the cosines between the columns of W_1, over surviving weights. At 1 the two inputs are treated
     alike, so the network knows only their sum. At -1 they are treated oppositely, so it knows only their
     difference. At 0 they have nothing in common. The rows and columns of an input without a surviving
     weight are 0, on the diagonal too. Two inputs with one weight each, to the same unit, are always at 1 or
@@ -189,7 +189,7 @@ def twins(cosines: Tensor, threshold: float = 0.95) -> list[Twins]:
 
 
 def count_paths(model: nn.Module, source: int | None = None, target: int | None = None) -> int:
-    """Return the exact number of paths from an input to an output; None stands for all of them.
+    """Return the exact number of paths from an input to an output; None means all of them.
 
     Raises:
         ValueError: Source or target is out of range, or as `surviving_weights`.
@@ -203,13 +203,13 @@ def paths(
     """Return the paths from an input to an output, the strongest first; equal ones in order of their units.
 
     Args:
-        model: a chain of linear layers.
+        model: A chain of linear layers.
         source: Index of an input; None takes them all.
         target: Index of an output; None takes them all.
-        most: Maximum number of paths, at least 1. The strongest are found first and no others are listed.
+        most: Maximum number of paths, at least 1; the strongest are returned. None means all.
 
     Raises:
-        ValueError: a number is out of range, there are over a million paths and `most` is None, or as
+        ValueError: A number is out of range, there are over a million paths and `most` is None, or as
             `surviving_weights`.
     """
     if most is not None:
@@ -223,7 +223,7 @@ def paths(
 
 
 def components(model: nn.Module) -> list[Component]:
-    """Return the parts that share no unit, those with most units first; a unit on no path is in none of them.
+    """Return the parts that share no unit, the largest first; a unit on no path is in none of them.
 
     Raises:
         ValueError: As `surviving_weights`.
@@ -275,7 +275,7 @@ def _chain(model: nn.Module) -> list[nn.Linear]:
 
 
 def _require_fit(layers: Sequence[nn.Linear], layer: nn.Linear, node: fx.Node) -> None:
-    """Raise if the layer reads other sizes than the one before makes, as after flattening over the batch."""
+    """Raise if a layer does not read as many features as the one before it writes."""
     if layers and layers[-1].out_features != layer.in_features:
         raise ValueError(
             f"model: {node.target!r} must read the {layers[-1].out_features} features of the layer before, "
@@ -284,7 +284,7 @@ def _require_fit(layers: Sequence[nn.Linear], layer: nn.Linear, node: fx.Node) -
 
 
 def _on_paths(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return the weights with 0 off all paths: one pass from the inputs and one from the outputs."""
+    """Return the weights, with 0 for those on no path: found by one pass from each end."""
     fed = [torch.ones(weights[0].shape[1], dtype=torch.bool)]
     for weight in weights:
         fed.append((weight[:, fed[-1]] != 0).any(1))
@@ -325,7 +325,7 @@ def _only(weight: Tensor, name: str, index: int | None, axis: int) -> Tensor:
 
 
 def _count(weights: Sequence[Tensor]) -> int:
-    """Multiply 0/1 matrices in Python's own integers, which hold the count of any dense network exactly."""
+    """Count paths by multiplying 0/1 matrices in Python's integers, which are exact at any size."""
     counts = np.ones(weights[0].shape[1], dtype=object)
     for weight in weights:
         counts = (weight != 0).numpy().astype(object) @ counts
@@ -333,7 +333,7 @@ def _count(weights: Sequence[Tensor]) -> int:
 
 
 def _strongest(weights: Sequence[Tensor], most: int) -> list[Path]:
-    """Search best first: a route is as promising as the strongest path that begins with it."""
+    """Search best first: a route ranks as high as the strongest path that begins with it."""
     bounds = [torch.ones(len(weights[-1]), dtype=torch.float64)]
     for weight in reversed(weights):
         bounds.insert(0, (weight.abs() * bounds[0][:, None]).amax(0))

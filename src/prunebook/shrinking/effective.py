@@ -14,10 +14,10 @@ from prunebook.shrinking.slicing import plain
 def effective_weights(model: nn.Module) -> int:
     """Return how many weights lie on a path of nonzero weights from an input to an output.
 
-    A bias starts no path. Of a layer that `shrink` would leave whole, every nonzero weight counts.
+    No path starts at a bias. In a layer that `shrink` would leave whole, every nonzero weight counts.
 
     Raises:
-        ValueError: torch.fx cannot trace the network.
+        ValueError: As `shrink`.
 
     Source: Vysogorets & Kempe, JMLR 2023, effective sparsity.
     """
@@ -25,7 +25,7 @@ def effective_weights(model: nn.Module) -> int:
     flow = analyse(baked, borders=False)
     live = {mix.name: (mix.out.live, mix.source.varies) for mix in flow.mixes}
     live |= {name: (out.live, torch.ones(1, dtype=torch.bool)) for name, out in flow.scales}
-    layers = {layer.weight: (name, layer) for name, layer in maskable(baked).items()}  # a shared weight: once
+    layers = {layer.weight: (name, layer) for name, layer in maskable(baked).items()}  # each shared one once
     total = 0
     for name, layer in layers.values():
         rows, columns = live.get(name, (slice(None), slice(None)))

@@ -1,9 +1,9 @@
 """Follow the channels of a network: what each one carries, and whether an output depends on it.
 
-One pass forward through the graph finds the channels that are constant, since nothing that varies reaches
-them. One pass backward finds the channels on which an output depends. A channel that is constant or not
-needed may go; channels that are added to each other go together. `rules` says what each kind of module does
-to its channels; this file holds what the rules have in common.
+A forward pass through the graph finds the channels that are constant because nothing that varies reaches
+them. A backward pass finds the channels on which an output depends. A channel that is constant or not needed
+may be removed; channels that are added to each other are removed together. `rules` says what each kind of
+module does to its channels; this file holds what the rules have in common.
 
 Chapter: book/units.ipynb
 """
@@ -25,10 +25,10 @@ class Channels:
     """The channels of one tensor in the graph.
 
     Attributes:
-        ids: (C,) names of channels; positions with the same id stay or go together.
-        value: (C,) what a constant channel holds, at each place of each image; NaN where it varies.
-        rank: Dimensions of the tensor, channels being dimension 1.
-        flat: Whether dimensions 1.. were flattened, by a factor that the layer which reads it knows.
+        ids: (C,) ids of the channels; positions with the same id stay or go together.
+        value: (C,) the value of a constant channel, the same throughout each image; NaN if it varies.
+        rank: Number of dimensions of the tensor before any flattening; channels are dimension 1.
+        flat: Whether dimensions 1.. were flattened; only the layer that reads the tensor knows the factor.
         need: (C,) whether an output depends on what varies in the channel.
     """
 
@@ -61,11 +61,11 @@ class Mix:
     """A layer that mixes channels: a constant input i contributes total[j, i] times its value to output j.
 
     Attributes:
-        name: Of the layer.
+        name: Name of the layer.
         source: Channels that it reads.
         out: Channels that it writes.
         total: (out, in) its weights in float64, summed over the kernel.
-        passes: (in,) constants that it turns into constants; zero where it cannot.
+        passes: (in,) values of the inputs that contribute a constant; zero for the others.
     """
 
     name: str
@@ -79,20 +79,20 @@ class Flow:
     """What flows through a plain network in eval mode.
 
     Attributes:
-        layers: What each layer with units writes, by name, in order of execution.
-        mixes: Those of them that can lose rows and columns.
+        layers: Channels that each layer with units writes, by layer name, in order of execution.
+        mixes: Those of the layers that can lose rows and columns.
         scales: (name, channels) of the layers that work channel by channel.
-        keep: (ids,) what has to stay.
+        keep: (ids,) bool, which channels have to stay.
         reasons: Why a channel that carries nothing stays, by id.
         whole: Why a layer is left whole, by name.
         inputs: Channels of the network's input, by the layer that reads them.
-        held: What each node of the graph holds, or None where that is not known.
+        held: Channels that each node of the graph holds, or None if they are not known.
 
     Args:
-        model: a network without parametrizations.
-        rule_of: Finds the rule of a node: what it does to channels. None where there is no rule.
-        borders: Whether zero-padding turns a constant into something that varies. For equal outputs it
-            does; for counting paths it does not, because padding carries nothing from an input.
+        model: A network without parametrizations.
+        rule_of: Returns the rule of a node, which says what it does to channels, or None.
+        borders: Whether zero-padding turns a constant into something that varies: True to keep the outputs
+            equal, False to count paths, because padding carries nothing from an input.
 
     Raises:
         ValueError: torch.fx cannot trace the network, a layer is uninitialised, or an in-place
@@ -122,7 +122,7 @@ class Flow:
         graph = trace(model)
         self._uses = count_uses(model, graph)
         self.held: dict[fx.Node, Channels | None] = {}
-        self._raw: set[fx.Node] = set()  # inputs of the network, and what is made of them without a layer
+        self._raw: set[fx.Node] = set()  # inputs of the network, and what follows before any layer
         for node in graph.nodes:
             self._visit(node)
         for pull in reversed(self._pulls):
@@ -134,7 +134,7 @@ class Flow:
         return self.model.get_submodule(str(node.target))
 
     def sources(self, node: fx.Node) -> list[Channels | None]:
-        """Return what the inputs of a node hold."""
+        """Return the channels that the inputs of a node hold."""
         return [self.held[source] for source in node.all_input_nodes]
 
     def make(self, ids: Tensor, value: Tensor, rank: int, flat: bool = False) -> Channels:
@@ -150,7 +150,7 @@ class Flow:
         return self.make(torch.arange(self._count - len(value), self._count), value, rank)
 
     def copies(self, out: Channels, source: Channels, index: Tensor | None = None, start: int = 0) -> None:
-        """Note that channel start + p of `out` is made of channel index[p] of `source` alone."""
+        """Note that channel start + p of `out` depends on channel index[p] of `source` alone."""
         index = torch.arange(len(source.ids)) if index is None else index
 
         def pull() -> None:
@@ -159,7 +159,7 @@ class Flow:
         self._pulls.append(pull)
 
     def pin(self, source: Channels, reason: str) -> None:
-        """Keep all channels, since something that cannot be followed reads them."""
+        """Keep all channels of `source`, since something that cannot be followed reads them."""
         source.need[:] = True
         self.explain(source.ids, reason)
 
@@ -171,7 +171,7 @@ class Flow:
     def read(self, node: fx.Node, count: int, rank: int) -> Channels:
         """Return the channels that a layer reads: `count` of them in a tensor of `rank` dimensions.
 
-        Flattened space is unfolded here, where the factor is known. Unknown channels get new ids and stay.
+        Flattened channels are expanded here, where the factor is known. Unknown ones get new ids and stay.
         """
         before = node.all_input_nodes[0]
         source = self.held[before]
@@ -191,7 +191,7 @@ class Flow:
         return unknown
 
     def mix(self, node: fx.Node, source: Channels, weight: Tensor, bias: Tensor, pads: bool) -> Channels:
-        """Return the channels after a layer that mixes those of `source`, padded with zeros or not.
+        """Return the channels after a layer that mixes those of `source`, with zero-padding if `pads`.
 
         The weight is (out, in, kernel), the bias (out,) or (1,), both in float64.
         """
@@ -213,9 +213,9 @@ class Flow:
         return out
 
     def same(self, value: Tensor, *sources: Channels, rank: int = 0, flat: bool = False) -> Channels:
-        """Return the channels after something that works channel by channel, on all `sources` at once.
+        """Return the channels after an operation that combines all `sources` channel by channel.
 
-        `rank` is the new one where it changes, `flat` says whether dimensions 1.. become one.
+        `rank` is the new number of dimensions if it changes; `flat` says whether dimensions 1.. become one.
         """
         first = sources[0]
         out = self.make(first.ids, value, rank or first.rank, flat or first.flat)
@@ -231,7 +231,7 @@ class Flow:
         return out
 
     def _visit(self, node: fx.Node) -> None:
-        """Find what a node holds; where it cannot be followed, keep all that it reads."""
+        """Find the channels that a node holds; if it cannot be followed, keep all that it reads."""
         sources = [source for source in self.sources(node) if source is not None]
         rule, why = self._rule(node)
         out = rule(self, node) if rule else None
@@ -247,7 +247,7 @@ class Flow:
             self.whole[str(node.target)] = why
 
     def _rule(self, node: fx.Node) -> tuple["Rule | None", str]:
-        """Return the rule of a node, and what to say where the node cannot be followed."""
+        """Return the rule of a node, and the reason to give if the node cannot be followed."""
         if node.op == "output":
             return None, "the network returns them"
         if node.op in ("call_function", "call_method"):
@@ -262,7 +262,7 @@ class Flow:
         return self._rule_of(self.model, node), f"{node.target} ({type(module).__name__}) is not followed"
 
     def _settle(self) -> Tensor:
-        """Return which ids stay: what is needed, what is tied to it, and one channel of each layer."""
+        """Return which ids stay: what is needed, what is tied to it, and at least one channel per layer."""
         keep = torch.zeros(self._count, dtype=torch.bool)
         for state in self._states:
             keep[state.ids[state.need]] = True

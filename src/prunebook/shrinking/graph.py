@@ -1,4 +1,4 @@
-"""Trace a network with torch.fx, and answer questions about its graph. There is no other tracer.
+"""Trace networks with torch.fx, for the whole package, and answer questions about their graphs.
 
 Chapter: book/units.ipynb
 """
@@ -28,7 +28,7 @@ VIEWS = (
 
 
 class _Proxy(fx.Proxy):
-    """Record x += y as an operation in place, where torch.fx records x + y."""
+    """Record x += y as an in-place operation; torch.fx itself would record x + y."""
 
 
 def _recorded(name: str) -> Callable[[fx.Proxy, Any], Any]:
@@ -44,8 +44,8 @@ class Tracer(fx.Tracer):
     """Record a forward pass, and remember which module was entered last, for the error message.
 
     Args:
-        leaves: Modules of these classes, and of classes derived from them, become one node each. Without
-            it, torch.fx looks inside every class that is not torch's own.
+        leaves: Modules of these classes, and of classes derived from them, become one node each. Other
+            modules do so only if they are torch's own.
     """
 
     def __init__(self, leaves: tuple[type[nn.Module], ...] = ()) -> None:
@@ -60,7 +60,7 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Note the module, and trace it as torch.fx does."""
+        """Remember the module, and trace it as torch.fx does."""
         self.where = self.path_of_module(m)
         return super().call_module(m, forward, args, kwargs)
 
@@ -73,7 +73,7 @@ def trace(model: nn.Module) -> fx.Graph:
     """Return the graph of a network in eval mode. A copy is traced, so the network itself never changes.
 
     Raises:
-        ValueError: As `record` does, or the graph cannot show what an operation in place changes.
+        ValueError: As `record`, or a tensor is overwritten in place and read again.
     """
     graph = record(copy.deepcopy(model).eval(), Tracer())
     _refuse_overwriting(model, graph)
@@ -81,7 +81,9 @@ def trace(model: nn.Module) -> fx.Graph:
 
 
 def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
-    """Return the graph of this very network, in its present mode. Side effects of its forward do happen.
+    """Return the graph of the network itself, not of a copy, in its present mode.
+
+    If its forward has side effects, they happen.
 
     Raises:
         ValueError: torch.fx cannot trace the network, or a layer is not initialised.
@@ -100,10 +102,10 @@ def record(model: nn.Module, tracer: Tracer) -> fx.Graph:
 
 
 def try_trace(model: nn.Module) -> fx.Graph | None:
-    """Return the graph that `output_layers` and `norms_after` read, or None for a bare layer.
+    """Return the graph for `output_layers` and `norms_after`, or None if the model is a single layer.
 
-    A copy is traced in the mode of the network, since some networks have further outputs in training. Where
-    torch.fx fails, warn the caller's caller and return None.
+    A copy is traced in the mode of the network, since some networks have more outputs in training. If
+    torch.fx fails, return None with a warning that points to the caller's caller.
     """
     if isinstance(model, MASKABLE):
         return None
@@ -121,7 +123,7 @@ def try_trace(model: nn.Module) -> fx.Graph | None:
 def output_layers(model: nn.Module, graph: fx.Graph | None) -> list[str]:
     """Return the names of the maskable layers with no other maskable layer between them and an output.
 
-    Without a graph, the layer registered last is taken.
+    Without a graph, return the layer that was registered last.
     """
     names = list(maskable(model))
     stack = list(graph.nodes)[-1].all_input_nodes if graph else []
@@ -137,7 +139,7 @@ def output_layers(model: nn.Module, graph: fx.Graph | None) -> list[str]:
 
 
 def norms_after(model: nn.Module, graph: fx.Graph | None) -> dict[str, str]:
-    """Return {BatchNorm: layer}, by name, for each BatchNorm that reads the output of that layer alone."""
+    """Return {BatchNorm: layer}, by name, for each BatchNorm that reads only the output of that layer."""
     layers, modules = maskable(model), dict(model.named_modules())
     sources: dict[str, set[str]] = {}
     for node in graph.nodes if graph else ():
@@ -157,7 +159,7 @@ def name_of(node: fx.Node) -> str:
 
 
 def arguments(node: fx.Node, *names: str) -> dict[str, Any]:
-    """Return the arguments of a call by name. `names` are those of the positional ones after the tensor."""
+    """Return a call's arguments by name; `names` are those of the positional arguments after the tensor."""
     return {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
 
 
@@ -176,7 +178,7 @@ def count_uses(model: nn.Module, graph: fx.Graph) -> Counter[int]:
 
 
 def asks_batch_size(node: fx.Node) -> bool:
-    """Return whether a node asks for a shape of which only the batch size is used: x.size(0), x.shape[0]."""
+    """Return whether a node reads a shape only for its batch size, such as x.size(0) or x.shape[0]."""
     if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
         return bool(node.args[1] == 0)
     if node.target != "size" and node.args[1:] != ("shape",):
@@ -193,7 +195,7 @@ def is_batch_size(value: Any) -> bool:
 
 
 def _refuse_overwriting(model: nn.Module, graph: fx.Graph) -> None:
-    """Raise where the network would read an overwritten tensor, since the graph shows its old values."""
+    """Raise a ValueError if an overwritten tensor is read again, since the graph shows its old values."""
     order = {node: place for place, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if not _is_in_place(node, model):

@@ -1,8 +1,8 @@
 """Say what each kind of module and function does to the channels that it reads.
 
-Batches come first: linear layers are taken to read (batch, features), convolutions (batch, channels,
-space...). Whatever is not in the tables at the end of this file is left whole, with its reason. A rule
-returns what a node writes, or None where it cannot follow this node.
+The batch is dimension 0: linear layers are assumed to read (batch, features), and convolutions (batch,
+channels, space...). A rule returns the channels that a node writes, or None if it cannot follow the node.
+Whatever is not in the tables at the end of this file is left whole, and the reason is reported.
 
 Chapter: book/units.ipynb
 """
@@ -22,7 +22,7 @@ from prunebook.shrinking.graph import BATCH_NORMS, arguments, is_batch_size, nam
 
 
 def analyse(model: nn.Module, borders: bool = True) -> Flow:
-    """Return what flows through a plain network in eval mode; see `Flow` for arguments and errors."""
+    """Return the `Flow` of a plain network in eval mode; see there for arguments and errors."""
     return Flow(model, rule_of, borders)
 
 
@@ -42,7 +42,7 @@ def matrix(layer: nn.Module) -> Tensor:
 
 
 def bias_of(layer: nn.Module) -> Tensor:
-    """Return the biases of a layer in float64 on the CPU, or a single zero for a layer without."""
+    """Return the biases of a layer in float64 on the CPU, or a single zero if it has none."""
     bias = getattr(layer, "bias", None)
     return torch.zeros(1).double() if bias is None else _double(bias)
 
@@ -63,7 +63,7 @@ def _mix(flow: Flow, node: fx.Node) -> Channels | None:
 
 
 def _pads(layer: nn.Module) -> bool:
-    """Return whether zeros from beyond the border enter the outputs."""
+    """Return whether zeros beyond the border enter the outputs."""
     if isinstance(layer, TRANSPOSED):
         return True  # at its borders fewer weights meet the input, whatever the padding
     if not isinstance(layer, CONVOLUTIONS) or layer.padding_mode != "zeros":
@@ -125,12 +125,12 @@ def _elementwise(flow: Flow, node: fx.Node) -> Channels | None:
 
 
 def _is_total(node: fx.Node) -> bool:
-    """Return whether a node makes a finite number of each finite number: a division by a tensor may not."""
+    """Return whether a node maps finite numbers to finite numbers; division by a tensor may not."""
     return name_of(node) not in _DIVISIONS or not isinstance(node.args[1], fx.Node)
 
 
 def _evaluate(flow: Flow, node: fx.Node) -> Tensor:
-    """Return what an element-wise node makes of the constants that it reads, (C,)."""
+    """Return the result of an element-wise node on the constants that it reads, (C,)."""
 
     def constants(source: fx.Node) -> Any:
         channels = flow.held[source]
@@ -162,7 +162,7 @@ def _pool(flow: Flow, node: fx.Node) -> Channels | None:
 
 
 def _keeps_constants(node: fx.Node, options: Mapping[str, Any]) -> bool:
-    """Return whether pooling a constant gives that constant: an average with zeros around it does not."""
+    """Return whether pooling a constant gives that constant; averaging over padded zeros does not."""
     if node.op == "call_module":
         padded = any(torch.tensor(options.get("padding", 0)).flatten()) and options.get("count_include_pad")
         return not padded and options.get("divisor_override") is None
@@ -172,7 +172,7 @@ def _keeps_constants(node: fx.Node, options: Mapping[str, Any]) -> bool:
 
 
 def _average(flow: Flow, node: fx.Node) -> Channels | None:
-    """Follow x.mean(dim) over all of space."""
+    """Follow x.mean(dim) over all spatial dimensions."""
     source, options = flow.sources(node)[0], arguments(node, "dim", "keepdim")
     dim = options.get("dim")
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
@@ -218,7 +218,7 @@ def _cat(flow: Flow, node: fx.Node) -> Channels | None:
 
 
 def _called(names: str, *places: Any) -> list[Any]:
-    """Return the functions of these names. Methods of tensors are known by name alone."""
+    """Return the functions with these names in the given places."""
     return [getattr(place, name) for place in places for name in names.split() if hasattr(place, name)]
 
 
@@ -264,5 +264,5 @@ FUNCTIONS: dict[Any, Rule] = {
     **dict.fromkeys([torch.flatten, torch.reshape, "flatten", "view", "reshape"], _flatten),
     **dict.fromkeys([torch.cat, torch.concat], _cat),
 }
-# Rules that leave every unit on its own: what they make of one unit comes from that unit alone.
+# Rules under which each output unit depends on a single input unit.
 PASSING = (_elementwise, _identity, _prelu, _flatten)

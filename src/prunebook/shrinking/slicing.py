@@ -1,8 +1,8 @@
-"""Make a pruned network small: units that carry nothing are taken out, and the outputs stay the same.
+"""Make a pruned network small: remove the units that carry nothing, and keep the outputs the same.
 
-A zero costs as much time as any other number; a unit that is gone costs none. To remove unit j of a layer is
-to remove row j there, and column j in each layer that reads it. A unit without incoming weights still says
-act(bias), the same number for every input, so the layers that read it add it to their own biases.
+A zero costs as much time as any other number, but a removed unit costs none. Removing unit j of a layer means
+removing row j there, and column j in each layer that reads it. A unit without incoming weights still outputs
+act(bias), the same number for every input, so its effect is added to the biases of the layers that read it.
 
 Chapter: book/units.ipynb
 """
@@ -28,10 +28,10 @@ class Report:
     """What `shrink` did, and what it left.
 
     Attributes:
-        units: (before, after) of each layer that was looked at.
-        idle: By layer, how many units carry nothing and stay nevertheless, for each reason.
-        whole: Why a layer was left as it is, by layer.
-        unused_inputs: Inputs of the network that a first layer does not use, by layer.
+        units: By layer, the number of units (before, after).
+        idle: By layer, how many units stay although they carry nothing, for each reason.
+        whole: By layer, why it was left as it is.
+        unused_inputs: By first layer, the inputs of the network that it does not use.
     """
 
     units: dict[str, tuple[int, int]]
@@ -58,8 +58,8 @@ def shrink(model: nn.Module, report: bool = False) -> nn.Module | tuple[nn.Modul
 
     Every unit (row of a linear layer, filter of a convolution) that is constant, or on which no output
     depends, is removed. Constants move into the biases that follow. The network keeps its inputs and
-    outputs, and each layer at least one unit. What cannot be proved safe stays and is reported, such as a
-    constant that enters a zero-padded convolution, since it is not constant at the border.
+    outputs, and each layer at least one unit. A unit whose removal cannot be proved safe stays and is
+    reported: a constant that enters a zero-padded convolution, for example, is not constant at the border.
     In train mode the outputs differ where BatchNorm takes statistics from the batch.
 
     Args:
@@ -67,8 +67,8 @@ def shrink(model: nn.Module, report: bool = False) -> nn.Module | tuple[nn.Modul
         report: Whether to return (network, Report).
 
     Raises:
-        ValueError: torch.fx cannot trace the network, a layer is not initialised, or a tensor is
-            overwritten in place and read again.
+        ValueError: torch.fx cannot trace the network, a layer is not initialised, a tensor is overwritten in
+            place and read again, or as `plain`.
     """
     small = plain(model)
     flow = analyse(small)
@@ -96,7 +96,7 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def _slice_mix(layer: nn.Module, mix: Mix, keep: Tensor) -> None:
-    """Take out rows and columns, and add to the bias what the removed constants contributed."""
+    """Remove rows and columns, and add what the removed constants contributed to the bias."""
     rows, columns = keep[mix.out.ids], keep[mix.source.ids]
     fold = (mix.total[:, ~columns] @ mix.passes[~columns])[rows]  # eq-unit-fold
     axes = (1, 0) if isinstance(layer, TRANSPOSED) else (0, 1)
@@ -111,7 +111,7 @@ def _slice_mix(layer: nn.Module, mix: Mix, keep: Tensor) -> None:
 
 
 def _slice_scale(layer: nn.Module, kept: Tensor) -> None:
-    """Take out channels of a BatchNorm, a PReLU or a depthwise convolution."""
+    """Remove channels of a BatchNorm, a PReLU or a depthwise convolution."""
     for name in ("weight", "bias", "running_mean", "running_var"):
         _take(layer, name, kept)
     for name in ("num_features", "num_parameters", "in_channels", "out_channels", "groups"):
@@ -149,14 +149,14 @@ def _report(flow: Flow) -> Report:
 
 
 def _idle(flow: Flow, out: Channels) -> dict[str, int]:
-    """Count the units that carry nothing and stay, by the reason why they do."""
+    """Count the units that stay although they carry nothing, by reason."""
     ids = out.ids[flow.keep[out.ids] & ~out.live].tolist()
     return dict(Counter(flow.reasons.get(i, "the channel is needed further on") for i in ids))
 
 
 @contextmanager
 def keeping_modes(model: nn.Module) -> Iterator[None]:
-    """Give each module its own mode (train or eval) back at the end."""
+    """Restore the mode (train or eval) of each module at the end."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -167,19 +167,19 @@ def keeping_modes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put the network in eval mode, without gradients, and give each module its own mode back afterwards."""
+    """Put the network in eval mode, without gradients, and restore the mode of each module at the end."""
     with keeping_modes(model), torch.no_grad():
         yield model.eval()
 
 
 def recalibrate(model: nn.Module, images: Tensor, batch_size: int = 500) -> nn.Module:
-    """Measure BatchNorm's running statistics anew, in place, and return the network: masking has moved them.
+    """Measure BatchNorm's running statistics again, in place, since masking changes them; return the network.
 
     All images pass once, in batches of nearly equal size, and each BatchNorm takes the mean over the batches.
     Everything else is in eval mode. A network without BatchNorm does not change.
 
     Args:
-        model: On the device of the images.
+        model: A network on the device of the images.
         images: (n, ...) inputs of the network, n >= 2.
         batch_size: Maximum number of images in a batch, at least 2. One batch holds one more where
             an image would otherwise be alone.

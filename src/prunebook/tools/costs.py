@@ -1,6 +1,6 @@
 """What a network costs: weights, arithmetic, bytes and milliseconds.
 
-A count of zeros says little about time. Each function here measures one thing, and `costs` gathers them all.
+A count of zeros says little about time. Each function here measures one thing; `costs` calls them all.
 "Weights" are those of linear layers and convolutions. Biases, BatchNorm and the rest are counted separately.
 
 Chapter: book/units.ipynb
@@ -27,10 +27,10 @@ class Counts:
     """Numbers of parameters.
 
     Attributes:
-        weights: All weights; one that several layers share counts once.
+        weights: All weights; a weight that several layers share counts once.
         kept: Weights that are not zero.
         effective: Weights on a path from an input to an output.
-        biases: Biases of the same layers, zero or not.
+        biases: Biases of the same layers, whether zero or not.
         other: Every other parameter, such as those of BatchNorm.
     """
 
@@ -43,7 +43,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiplications by a weight for one image: all of them, and those whose weight is not zero."""
+    """Multiplications by a weight for one image: all of them, and those by nonzero weights."""
 
     dense: int
     nonzero: int
@@ -51,7 +51,7 @@ class Macs:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Size of parameters and buffers when the weights are stored dense, as CSR or as a bit-mask."""
+    """Size of parameters and buffers in bytes, with the weights stored dense, as CSR or as a bit-mask."""
 
     dense: int
     csr: int
@@ -60,7 +60,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of a forward pass, as median and quartiles; the batch size and the number of threads."""
+    """Milliseconds of a forward pass (median and quartiles), for a batch size and a number of threads."""
 
     median: float
     lower: float
@@ -81,17 +81,17 @@ class Costs(Counts):
 def costs(model: nn.Module, images: Tensor, batches: Sequence[int] = (1, 256), rounds: int = 30) -> Costs:
     """Return counts, multiplications, bytes and latency of a network.
 
-    Masks count as the zeros that they make. Latency is that of `model` as it is, with its masks: bake or
-    shrink it first to see what that gains.
+    A masked weight counts as zero. Latency is measured on `model` as it is, masks included: bake or shrink
+    it first to see what that gains.
 
     Args:
         model: On the device of the images.
-        images: (n, ...) at least one input. They are repeated, or cut, to each batch size.
+        images: (n, ...) at least one input. They are repeated, or the first ones taken, to fill each batch.
         batches: Batch sizes to time.
         rounds: Timed passes for each batch size.
 
     Raises:
-        ValueError: There are no images, rounds is below 1, or torch.fx cannot trace the network.
+        ValueError: There are no images, `rounds` is below 1, or torch.fx cannot trace the network.
     """
     if len(images) == 0:
         raise ValueError("images must hold at least one, got none")
@@ -123,8 +123,8 @@ def count_weights(model: nn.Module) -> Counts:
 def macs(model: nn.Module, images: Tensor) -> Macs:
     """Return the multiplications of linear layers and convolutions for one image, all and nonzero.
 
-    A weight is used once at each place of its layer's output (of its input, in a transposed convolution).
-    Places where it meets padding count. Attention and other operations without such a layer do not count.
+    A weight is used once at each position of its layer's output (of its input, in a transposed convolution),
+    also where it meets padding. Attention and other operations outside such layers do not count.
 
     Args:
         model: Masked or plain, on the device of the images.
@@ -148,9 +148,9 @@ def macs(model: nn.Module, images: Tensor) -> Macs:
 
 
 def stored_bytes(model: nn.Module) -> Bytes:
-    """Return the bytes of parameters and buffers, without a file's header.
+    """Return the bytes of parameters and buffers, not counting a file's header.
 
-    A weight has n numbers of s bytes each, z of them not zero, in r rows; CSR has indices of four bytes.
+    A weight tensor has n numbers of s bytes each, z of them not zero, in r rows; a CSR index has four bytes.
     Only weights are stored sparsely: biases, BatchNorm and buffers are dense in all three forms.
     """
     baked = plain(model)
@@ -166,7 +166,7 @@ def stored_bytes(model: nn.Module) -> Bytes:
 
 
 def latency(model: nn.Module, images: Tensor, rounds: int = 30) -> Latency:
-    """Time a forward pass over all images, in eval and inference mode, after a warm-up.
+    """Return the time of a forward pass over all images, in eval and inference mode, after a warm-up.
 
     Args:
         model: Timed as it is, on the device of the images.
@@ -174,7 +174,7 @@ def latency(model: nn.Module, images: Tensor, rounds: int = 30) -> Latency:
         rounds: Timed passes, at least 1; the median and the quartiles are over these.
 
     Raises:
-        ValueError: Rounds is below 1.
+        ValueError: `rounds` is below 1.
     """
     times = latencies({"model": model}, images, rounds)["model"]
     lower, median, upper = times.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
@@ -182,25 +182,25 @@ def latency(model: nn.Module, images: Tensor, rounds: int = 30) -> Latency:
 
 
 def latencies(models: Mapping[Key, nn.Module], images: Tensor, rounds: int = 30) -> dict[Key, Tensor]:
-    """Time a forward pass of several models in turn, and return the milliseconds (rounds,) of each.
+    """Return the milliseconds (rounds,) of a forward pass of each model; they take turns in every round.
 
-    A machine that is busy for a while slows all models in a round, so compare within rounds:
+    A machine that is busy for a while slows all models of that round, so compare within rounds:
     `(times["dense"] / times["small"]).median()`.
 
     Args:
         models: By name, on the device of the images; timed in eval and inference mode.
         images: (batch, ...) one batch.
-        rounds: How often each model is timed, at least 1. Three rounds before that are not counted.
+        rounds: How often each model is timed, at least 1, after three rounds that do not count.
 
     Raises:
-        ValueError: Rounds is below 1.
+        ValueError: `rounds` is below 1.
     """
     require_at_least("rounds", rounds, 1)
     times: dict[Key, list[float]] = {name: [] for name in models}
     for _ in range(3 + rounds):
         for name, model in models.items():
             with evaluating(model), torch.inference_mode():
-                model(images)  # brings its weights back into the cache, from which the others drove them
+                model(images)  # brings its weights back into the cache, which the others have filled
                 _wait(images)
                 start = time.perf_counter()
                 model(images)
@@ -210,7 +210,7 @@ def latencies(models: Mapping[Key, nn.Module], images: Tensor, rounds: int = 30)
 
 
 def _wait(images: Tensor) -> None:
-    """Wait until the device has finished: a GPU runs behind Python."""
+    """Wait until the device has finished: a GPU is still computing when Python goes on."""
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     elif images.is_mps:

@@ -1,8 +1,8 @@
-"""One file for a network: its tensors by safetensors and, as JSON beside them, what it is built of.
+"""One file for a network: its tensors in safetensors and, as JSON beside them, what it is built of.
 
-The JSON names layers, with their options, and the steps of a network whose class is not torch's own. Whoever
-reads it looks the names up in fixed tables and calls what stands there, nothing else: the file holds no code,
-none is made of it, and no class of the writer's is needed.
+The JSON names the layers, with their options, and the steps of a network whose class is not torch's own. The
+reader looks these names up in fixed tables and calls nothing else: the file holds no code, and loading it
+needs no class of yours.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -31,7 +31,7 @@ KIND = "a file of save_model in format 2"
 NAME = re.compile(r"(?a:\w+(\.\w+)*)?")
 FORMS = ("dense", "csr", "bitmask")
 Form: TypeAlias = Literal["dense", "csr", "bitmask", "auto"]
-# Options of layers that follow from the shapes of their tensors: what shrinking changes.
+# Options of layers that follow from the shapes of their tensors. Shrinking changes them.
 SIZES = (
     *("in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_channels"),
     *("num_parameters", "num_groups", "num_embeddings", "embedding_dim", "normalized_shape", "input_size"),
@@ -39,11 +39,11 @@ SIZES = (
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], form: Form = "auto") -> None:
-    """Write a network to one file, from which `load_model` builds it again, with the same outputs.
+    """Write a network to one file, from which `load_model` rebuilds it with the same outputs.
 
     Masks are saved as bits; the weights behind them are 0 after loading. A class of your own is recorded by
-    torch.fx: the file holds what its forward does to one input, in eval and in train mode, and nothing else
-    of the class. Numbers that forward draws from Python's or NumPy's random generators become constants.
+    torch.fx: of the class, the file holds only what forward does to one input, in eval and in train mode.
+    Numbers that forward draws from Python's or NumPy's random generators become constants.
 
     A network that cannot be recorded (torch.fx cannot trace it, or it has a layer or an operation that is
     not in the tables) is saved without its steps, with a warning that says why. Such a file can only be
@@ -51,12 +51,13 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], form: Form = "aut
 
     Args:
         model: Masked and hardened, baked, shrunk, or never pruned; it stays as it is.
-        path: a file there is replaced at once: a reader finds the old one or the new one, whole.
+        path: The file. A reader finds either the file that was there before or the complete new one.
         form: How weights of linear layers and convolutions are stored: "dense"; "csr", nonzero numbers and
-            their places; "bitmask", nonzero numbers and one bit per place; "auto", the smallest per weight.
+            their indices; "bitmask", nonzero numbers and a bit for each weight, zero or not; "auto", the
+            smallest of these for each layer.
 
     Raises:
-        ValueError: Form is not known, a mask still learns, or the network has something that no file can
+        ValueError: `form` is unknown, a mask still learns, or the network has something that no file can
             hold, such as hooks.
         OSError: The file cannot be written.
     """
@@ -75,7 +76,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], form: Form = "aut
     try:
         if any(entry.get("kind") == "Module" for entry in contents["modules"].values()):
             contents["steps"] = steps_of(bare)
-        _build(contents, stored, "cpu")  # what cannot be built again is not recorded
+        _build(contents, stored, "cpu")  # a network that cannot be rebuilt is saved without its steps
     except ValueError as error:
         contents |= {"steps": None, "reason": str(error)}
         warnings.warn(f"{path} can only be loaded by load_model(path, into=network): {error}", stacklevel=2)
@@ -90,18 +91,18 @@ def load_model(
 ) -> nn.Module:
     """Return the network that `save_model` wrote, in the mode it was in.
 
-    No code in the file is run, since there is none. A network with a class of the writer's comes back as a
-    `Recorded`, with the same layers under the same names, unless `into` is given.
+    The file holds no code, so none is run. A network of your own class comes back as a `Recorded`, with
+    the same layers under the same names, unless `into` is given.
 
     Args:
         path: The file.
-        device: Where its tensors go; None is the CPU, or where `into` is.
-        into: a network of the class that was saved, without masks, such as a new one of full size. Its layers
-            are resized to the file and get its tensors, masks and modes. Other attributes of your classes
-            stay as they are. It is returned; if an error occurs, it is left unchanged.
+        device: Where its tensors go. None means the CPU, or the device of `into`.
+        into: A network of the class that was saved, without masks, such as a new one of full size. It gets
+            the sizes, tensors, masks and modes in the file, and is returned. Other attributes of your
+            classes stay as they are. If an error occurs, it is left unchanged.
 
     Raises:
-        ValueError: The file is truncated, altered, of another kind or version, does not fit into `into`, or
+        ValueError: The file is damaged, altered, or of another kind or version; it does not fit `into`; or it
             holds no steps and `into` is None.
         OSError: There is no such file.
     """
@@ -114,13 +115,13 @@ def load_model(
         for network in (copy.deepcopy(into), into):  # whatever can fail fails on the copy
             _fill(network, contents, stored, device)
         return into
-    except Exception as error:  # a checksum that fits says nothing about who wrote the file
+    except Exception as error:  # a valid checksum says nothing about who wrote the file
         what = "describes no network that can be built" if into is None else "does not fit into the network"
         raise ValueError(f"{path} {what}: {error}") from error
 
 
 def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a file says of a network without masks, and its tensors by their first names."""
+    """Return the description of a network without masks, and its tensors by the first name of each."""
     modules: dict[str, dict[str, Any]] = {}
     tensors: dict[str, dict[str, Any]] = {}
     first: dict[nn.Module | Tensor, str] = {}
@@ -145,7 +146,7 @@ def _describe(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _options(kind: str, module: nn.Module) -> dict[str, Any]:
-    """Return the arguments that make such a layer: torch.nn keeps them as attributes of the same names."""
+    """Return the arguments that build this layer: torch.nn keeps them as attributes of the same names."""
     if kind == "Module" or kind not in LAYERS:
         return {name: size for name in SIZES if isinstance(size := vars(module).get(name), int)}
     names = inspect.signature(type(module)).parameters
@@ -158,7 +159,7 @@ def _options(kind: str, module: nn.Module) -> dict[str, Any]:
 def _store(
     held: Mapping[str, Tensor], kept: Mapping[str, Tensor], weights: Set[Tensor], form: str
 ) -> dict[str, Tensor]:
-    """Return what a file stores of all tensors; the weights may be sparse."""
+    """Return what a file stores for all tensors; weights may be stored sparsely."""
     stored: dict[str, Tensor] = {}
     for name, tensor in held.items():
         forms = (FORMS if form == "auto" else (form,)) if tensor in weights else ("dense",)
@@ -169,11 +170,11 @@ def _store(
 
 
 def _encode(name: str, tensor: Tensor, kept: Tensor | None, form: str) -> dict[str, Tensor]:
-    """Return what a file stores of one tensor, and of its mask."""
+    """Return what a file stores for one tensor and its mask."""
     if form == "dense":
         whole = {name: tensor.clone(memory_format=torch.contiguous_format)}  # no two may share memory
         return whole if kept is None else {**whole, f"{name}.bits": _bits(kept)}
-    present = (tensor != 0) | tensor.signbit() if kept is None else kept.cpu()  # -0 is not 0, bit for bit
+    present = (tensor != 0) | tensor.signbit() if kept is None else kept.cpu()  # -0 is stored, too
     values = {f"{name}.values": tensor[present]}
     if form == "bitmask":
         return {**values, f"{name}.bits": _bits(present)}
@@ -187,7 +188,7 @@ def _bits(mask: Tensor) -> Tensor:
 
 
 def _decode(name: str, shape: list[int], stored: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Undo `_encode`: return the tensor, and where it is stored, or None if the file does not say that."""
+    """Undo `_encode`: return a tensor and a mask of its stored entries, None if there is no mask."""
     present = None
     if (bits := stored.get(f"{name}.bits")) is not None:
         if len(bits) != -(-math.prod(shape) // 8):
@@ -204,7 +205,7 @@ def _decode(name: str, shape: list[int], stored: Mapping[str, Tensor]) -> tuple[
 
 
 def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:
-    """Return the network of a description, made of nothing but the tables of layers and operations."""
+    """Return the network that a file describes, built only from the tables of layers and operations."""
     if "reason" in contents:
         raise ValueError(
             f"its steps were not recorded, so pass into=, one of its class; {contents['reason']}"
@@ -212,7 +213,7 @@ def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.devi
     tensors = contents["tensors"]
     modules: dict[str, nn.Module] = {}
     for name in (*contents["modules"], *tensors):
-        if not NAME.fullmatch(name):  # torch.fx would paste it into source, should the network be traced
+        if not NAME.fullmatch(name):  # torch.fx pastes names into source code if the network is traced
             raise ValueError(f"{name!r} is no name: letters, digits, _ and dots only")
     for path, entry in contents["modules"].items():
         if "same" in entry:
@@ -224,7 +225,7 @@ def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.devi
         if path:
             above, _, name = path.rpartition(".")
             modules[above].add_module(name, modules[path])  # refuses the names of other attributes
-    _, made = _describe(modules[""])  # does not end, and so is refused, where a module would hold itself
+    _, made = _describe(modules[""])  # fails if a module holds itself
     said = {name: tensors[entry.get("same", name)]["shape"] for name, entry in tensors.items()}
     wrong = [name for name, tensor in made.items() if said.get(name) != list(tensor.shape)]
     if wrong:
@@ -234,7 +235,7 @@ def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.devi
 
 
 def _layer(path: str, kind: str, options: Mapping[str, Any]) -> nn.Module:
-    """Return a layer without memory for its tensors."""
+    """Return a layer whose tensors take no memory yet."""
     if kind not in LAYERS:
         raise ValueError(f"{path or 'model'}: {kind} is none of the layers that a file can name")
     if kind == "Module":
@@ -242,7 +243,7 @@ def _layer(path: str, kind: str, options: Mapping[str, Any]) -> nn.Module:
     if "device" in options:
         raise ValueError(f"{kind} must not name a device")
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of layers of size 0
+        warnings.simplefilter("ignore")  # about layers of size 0
         made: nn.Module = LAYERS[kind](**{name: unpack_argument(each, ()) for name, each in options.items()})
     return made
 
@@ -269,14 +270,14 @@ def _fill(net: nn.Module, contents: Any, stored: Mapping[str, Tensor], device: s
                 kept[name] = cast(Tensor, present).to(device)
         if isinstance(held[name], nn.Parameter):
             modules[owner].register_parameter(key, held[name])  # refuses the names of other attributes
-            setattr(modules[owner], key, held[name])  # LSTM and its kind note it in a list of their own
+            setattr(modules[owner], key, held[name])  # LSTM and the like keep it in a list of their own, too
         else:
             modules[owner].register_buffer(key, held[name], persistent=entry["persistent"])
     set_masks(net, kept)
 
 
 def _require_same_class(contents: Any, net: nn.Module) -> None:
-    """Refuse a network whose modules, options or names of tensors differ from those of a file."""
+    """Refuse a network whose modules, options or tensor names differ from those in a file."""
     if masks(net):
         raise ValueError("the network must be without masks, such as a new one")
     there, here = _facts(contents), _facts(_describe(net)[0])

@@ -1,7 +1,7 @@
-"""The steps of a network as data, and a network that does them: how a class is saved without its code.
+"""The steps of a forward pass as data: how a network of your own class is saved without its code.
 
-`LAYERS` and `OPERATIONS` hold everything that a file may name. Steps are looked up there and done one
-after the other: no source is made from a file, compiled or imported.
+`LAYERS` and `OPERATIONS` hold everything that a file may name. Each step is looked up there and carried out.
+Nothing in a file is ever turned into source code, compiled or imported.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -19,7 +19,7 @@ from prunebook.shrinking.graph import Tracer, name_of, record
 from prunebook.shrinking.rules import FUNCTIONS, MODULES
 from prunebook.tools.sealed import pack, unpack
 
-# These come on top of everything that `shrink` can follow.
+# In addition to the layers and operations that `shrink` can follow.
 _LAYERS = (
     "Module Sequential ModuleList ModuleDict Embedding LayerNorm GroupNorm RMSNorm LocalResponseNorm "
     "InstanceNorm1d InstanceNorm2d InstanceNorm3d Softmax LogSoftmax GLU Unflatten Upsample PixelShuffle "
@@ -60,15 +60,15 @@ _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dty
 
 
 class Recorded(nn.Module):
-    """A network read from a file, which does the steps that its class did, one after the other.
+    """A network read from a file, which carries out the steps that its class did, one after the other.
 
     Args:
-        steps: In eval and in train mode; of each step (kind, name, arguments, keyword arguments).
+        steps: For eval and for train mode, a list of steps (kind, name, arguments, keyword arguments).
         layers: Names of its modules.
         tensors: Names of its parameters and buffers.
 
     Raises:
-        ValueError: a step names something else.
+        ValueError: A step names something unknown, or the last one gives no output.
     """
 
     def __init__(self, steps: Sequence[Any], layers: Collection[str], tensors: Collection[str]) -> None:
@@ -82,7 +82,7 @@ class Recorded(nn.Module):
 
 
 def _graph(steps: Sequence[Any], layers: Collection[str], tensors: Collection[str]) -> fx.Graph:
-    """Return the graph that `steps_of` wrote down; torch.fx walks it and makes no code of it."""
+    """Return the graph that `steps_of` wrote down; torch.fx interprets it without making code of it."""
     known = {"call_function": OPERATIONS, "call_module": layers, "get_attr": tensors, "output": ["output"]}
     graph = fx.Graph()
     values = [graph.placeholder("x")]
@@ -99,7 +99,7 @@ def _graph(steps: Sequence[Any], layers: Collection[str], tensors: Collection[st
 
 
 class _Recorder(Tracer):
-    """Records what a network does with one input; other arguments have their defaults."""
+    """Record what a network does with one input; other arguments keep their defaults."""
 
     proxy_buffer_attributes = True
 
@@ -111,7 +111,7 @@ class _Recorder(Tracer):
 
 
 def kind_of(module: nn.Module) -> str:
-    """Return the name of a layer of `LAYERS` or of torch.nn, or "Module" for a class of the user's own."""
+    """Return the name of a layer of `LAYERS` or of torch.nn, or "Module" for a class of your own."""
     kind = type(module)
     listed = LAYERS.get(kind.__name__) is kind
     own = kind in (nn.ParameterList, nn.ParameterDict) or not kind.__module__.startswith("torch.nn.")
@@ -119,10 +119,10 @@ def kind_of(module: nn.Module) -> str:
 
 
 def steps_of(model: nn.Module) -> list[list[Any]]:
-    """Return the steps of a network in eval and in train mode, as JSON; it is left in train mode.
+    """Return the steps of a network in eval and in train mode, as JSON; the network is left in train mode.
 
     Raises:
-        ValueError: torch.fx cannot trace it, or an argument cannot be stored in a file.
+        ValueError: torch.fx cannot trace the network, or an argument cannot be stored in a file.
     """
     return [_steps(record(model.train(mode), _Recorder())) for mode in (False, True)]
 
@@ -143,7 +143,7 @@ def _steps(graph: fx.Graph) -> list[Any]:
 
 
 def pack_argument(value: Any, numbers: Mapping[fx.Node, int]) -> Any:
-    """Write an argument as JSON, with nodes of a graph as their numbers."""
+    """Return an argument as JSON, with a number in place of each node of the graph."""
 
     def leaf(value: Any) -> Any:
         if isinstance(value, fx.Node):
@@ -160,7 +160,7 @@ def pack_argument(value: Any, numbers: Mapping[fx.Node, int]) -> Any:
 
 
 def unpack_argument(packed: Any, values: Sequence[Any]) -> Any:
-    """Undo `pack_argument`; values are looked up by their numbers."""
+    """Undo `pack_argument`; `values` gives what each number stands for."""
     leaves: dict[str, Callable[[Any], Any]] = {
         "value": values.__getitem__,
         "dtype": _DTYPES.__getitem__,

@@ -1,4 +1,4 @@
-"""Write JSON and tensors to one file whose damage is noticed on reading: safetensors and a digest, no pickle.
+"""JSON and tensors in one file, with a checksum that reveals damage: safetensors, no pickle.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -19,13 +19,13 @@ from torch import Tensor
 def write(
     path: str | os.PathLike[str], kind: str, contents: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a sealed file at once: whoever reads `path` finds the old file or the new one, whole.
+    """Write a sealed file in one go: whoever reads `path` finds either the old file or the complete new one.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is created if needed.
         kind: What the file is, such as "a checkpoint of fit"; `read` refuses other kinds.
         contents: Anything that JSON can hold.
-        tensors: Contiguous, none sharing memory with another.
+        tensors: Contiguous; no two may share memory.
     """
     contents = {"kind": kind, **contents}
     header = json.dumps({**contents, "sha256": _seal(contents, tensors)})
@@ -43,13 +43,13 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
     """Return the contents and the tensors that `write` put into a file.
 
     Raises:
-        ValueError: The file is truncated, altered or of another kind.
+        ValueError: The file is damaged, was altered or is of another kind.
         OSError: There is no such file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             contents = json.loads((file.metadata() or {})["prunebook"])
-            # copies: aligned as torch likes it, and independent of the file, which may be replaced
+            # copies: aligned in memory, and independent of the file, which may be replaced
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         found, intact = contents["kind"], contents.pop("sha256") == _seal(contents, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -66,7 +66,7 @@ def _seal(contents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
 
 
 def digest(state: Any) -> str:
-    """Return the SHA-256 of a nested state: of its structure and of every byte of its tensors."""
+    """Return the SHA-256 of a nested state, over its structure and every byte of its tensors."""
     skeleton, tensors = flatten(state)
     found = hashlib.sha256(json.dumps(skeleton).encode())
     for tensor in tensors.values():
@@ -76,7 +76,7 @@ def digest(state: Any) -> str:
 
 
 def flatten(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Split nested dicts, lists and tuples into a JSON skeleton and the tensors, numbered in order.
+    """Return a JSON skeleton of nested dicts, lists and tuples, and their tensors, numbered in order.
 
     Raises:
         TypeError: Something in `state` is neither a tensor nor plain JSON data.
@@ -101,7 +101,7 @@ def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def pack(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """Write nested dicts, lists and tuples as JSON; `leaf` makes {kind: JSON} of what JSON cannot hold."""
+    """Return nested dicts, lists and tuples as JSON; `leaf` turns anything else into {kind: JSON}."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -112,7 +112,7 @@ def pack(value: Any, leaf: Callable[[Any], Any]) -> Any:
 
 
 def unpack(packed: Any, leaves: Mapping[str, Callable[[Any], Any]]) -> Any:
-    """Undo `pack`; `leaves` says, by kind, what makes a value of its JSON again."""
+    """Undo `pack`; `leaves` holds, for each kind, the function that turns its JSON back into a value."""
     if not isinstance(packed, dict):
         return packed
     ((kind, inside),) = packed.items()

@@ -19,7 +19,7 @@ KIND = "a checkpoint of fit"
 
 
 def write(path: str | os.PathLike[str], arguments: Mapping[str, Any], state: Any) -> None:
-    """Write arguments and state to `path` at once: a reader finds the old file or the new one, whole."""
+    """Write arguments and state to `path` in one step: a reader finds the old file or the new one."""
     skeleton, tensors = flatten(state)
     sealed.write(path, KIND, {"arguments": arguments, "state": skeleton}, tensors)
 

@@ -30,8 +30,8 @@ SOURCES = {"mnist": "MNIST", "fashion": "FashionMNIST"}  # torchvision's classes
 DIGITS = tuple("0123456789")  # torchvision calls MNIST's classes "0 - zero" and so on
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"]
 CLASSES = {"mnist": DIGITS, "fashion": (*CLOTHES, "Ankle boot"), "digits": DIGITS}
-VALID_SHARE = 0.1  # of what is not test: 6,000 of MNIST's 60,000
-PATIENCE = 20.0  # seconds of silence after which a download has failed
+VALID_SHARE = 0.1  # of the images outside the test split: 6,000 of MNIST's 60,000
+PATIENCE = 20.0  # seconds without data after which a download fails
 
 RAW_FILES = (
     "train-images-idx3-ubyte",
@@ -56,7 +56,7 @@ RAW_SHA256 = {  # of the raw files, in the same order
 
 
 class DamagedDataError(RuntimeError):
-    """A raw data file on disk is not the published one."""
+    """A raw data file on disk differs from the published one."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def raw_folder(name: str, folder: Path) -> Path:
 
 
 def is_complete(name: str, folder: Path) -> bool:
-    """Return whether all raw files of the set `name` are below `folder`; `check` reads them."""
+    """Return whether all raw files of the set `name` are below `folder`; `check` compares their contents."""
     return all((raw_folder(name, folder) / file).is_file() for file in RAW_FILES)
 
 
@@ -116,7 +116,7 @@ def load_data(name: str = "mnist", device: torch.device | str | None = None, see
     MNIST and Fashion-MNIST are split 54,000 / 6,000 / 10,000. The test split is the published one, and
     `seed` draws the validation split from the rest. The raw files are read from `$PRUNEBOOK_DATA`, else
     from the user's cache folder, and downloaded if they are missing. The digits of scikit-learn, 8 x 8
-    pixels, are enlarged to 20 x 20, framed to 28 x 28 as in MNIST, and split 1,386 / 154 / 257, the last
+    pixels, are enlarged to 20 x 20, padded to 28 x 28 as in MNIST, and split 1,386 / 154 / 257, the last
     257 for testing.
 
     Args:
@@ -126,7 +126,7 @@ def load_data(name: str = "mnist", device: torch.device | str | None = None, see
 
     Raises:
         ValueError: An argument is out of range.
-        DamagedDataError: a raw file is not the published one; the message says how to repair it.
+        DamagedDataError: A raw file is not the published one; the message says how to repair it.
         ConnectionError: Nothing could be downloaded and `PRUNEBOOK_OFFLINE=error` is set. Without that
             setting the digits are loaded instead, with a warning.
 
@@ -170,7 +170,7 @@ def fetch(name: str, folder: Path, repair: bool = False) -> None:
     damaged files count as missing.
 
     Raises:
-        DamagedDataError: a file is damaged, and not `repair`.
+        DamagedDataError: A file is damaged and `repair` is False.
         ConnectionError: Something is missing and could not be downloaded.
     """
     if is_complete(name, folder):
@@ -194,7 +194,7 @@ def check(name: str, folder: Path) -> None:
     """Compare the raw files of a set with the published SHA-256 sums.
 
     Raises:
-        DamagedDataError: a file differs; the message names the file and the command that repairs it.
+        DamagedDataError: A file differs; the message names the file and the command that repairs it.
     """
     for file, expected in zip(RAW_FILES, RAW_SHA256[name], strict=True):
         path = raw_folder(name, folder) / file
@@ -221,7 +221,7 @@ def source(name: str) -> Any:
     return getattr(datasets, SOURCES[name])
 
 
-@functools.cache  # keeps the library: what it declares goes when it goes
+@functools.cache  # keeps the library alive, since its declarations vanish with it
 def _declare_operators() -> torch.library.Library:
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -233,7 +233,7 @@ def _download(name: str, folder: Path) -> None:
     """Download into a separate folder, check, and only then move the files to their place."""
     folder.mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)  # torchvision sets none: a silent network would stop us for minutes
+    socket.setdefaulttimeout(PATIENCE)  # torchvision sets none: a silent network would block for minutes
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
             source(name)(partial, download=True)
@@ -259,7 +259,7 @@ def _allow_digits(name: str, reason: ConnectionError) -> None:
 
 
 def _read(name: str, folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """Return images (n, 28, 28) in uint8 and labels (n,), first to learn from, then of the test split."""
+    """Return images (n, 28, 28) in uint8 and labels (n,), first those to learn from, then the test split."""
     sets = [source(name)(str(folder), train=train) for train in (True, False)]
     return [(each.data, each.targets) for each in sets]
 

@@ -33,7 +33,7 @@ CHECK_EVERY = 50  # steps between two checks of the loss: each check makes a GPU
 
 
 class Score(NamedTuple):
-    """Mean cross-entropy in nats per image, and the share of images classified right, 0..1."""
+    """Mean cross-entropy in nats per image, and the share of images classified correctly, 0..1."""
 
     loss: float
     accuracy: float
@@ -60,10 +60,10 @@ class History:
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int = 2000) -> Score:
-    """Return the score of a model in evaluation mode on a whole split; its modes are left as they were.
+    """Return the score of a model in eval mode on a whole split; afterwards its modes are as before.
 
     Raises:
-        ValueError: The split is empty or on another device than the model, or batch_size is below 1.
+        ValueError: The split is empty or not on the model's device, or batch_size is below 1.
     """
     require_whole("batch_size", batch_size, 1)
     _check_split(model, split, "split")
@@ -105,13 +105,13 @@ def fit(
         epochs: Passes over the training split, at least 0.
         batch_size: Images per step, at least 1; the last batch of an epoch may be smaller.
         lr: Learning rate of the default optimizer, Adam; above 0.
-        optimizer: An optimizer, or a function from the list of trainable parameters to one.
+        optimizer: An optimizer, or a function that makes one from the list of trainable parameters.
         penalty: Called in every step; returns a scalar tensor that is added to the loss.
         schedule: Called before every step with the share of the run that is done, in [0, 1).
-        seed: Of the batches and the noise, at least 0.
+        seed: Seed of the batches and the noise, at least 0.
         progress: Whether to show a progress bar.
         on_epoch: Called after each epoch with its row of the history; may add columns or change the model.
-        checkpoint: a file that is written after each epoch. If it exists, the run continues after its last
+        checkpoint: A file that is written after each epoch. If it exists, the run continues after its last
             epoch and ends as if it had never stopped. Functions are compared by name only.
 
     Raises:
@@ -217,7 +217,7 @@ class _Run:
         return [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in own]
 
     def arguments(self, lr: float) -> dict[str, Any]:
-        """Return the settings that make two runs the same run, as JSON data."""
+        """Return the settings that must match for a run to be resumed, as JSON data."""
         train, valid, state = self.data.train, self.data.valid, self.state()
         return {
             "epochs": self.epochs,
@@ -239,7 +239,7 @@ class _Run:
         """Return the progress bar of the whole run; TQDM_DISABLE=1 in the environment hides it as well."""
         from tqdm.auto import tqdm
 
-        # tqdm reads the variable itself in a terminal, and forgets it in a notebook
+        # tqdm reads the variable itself in a terminal, but not in a notebook
         hidden = not progress or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
         done = len(self.rows) * self.steps
         return tqdm(total=self.epochs * self.steps, initial=done, unit="step", disable=hidden)
@@ -322,7 +322,7 @@ def _make_optimizer(
 
 
 def _check_split(model: nn.Module, split: Split, said: str) -> None:
-    """Raise if the split is empty or on another device than the model."""
+    """Raise a ValueError if the split is empty or not on the model's device."""
     if len(split) == 0:
         raise ValueError(f"{said} must hold at least one image, got none")
     for name, parameter in model.named_parameters():
@@ -350,7 +350,7 @@ def _name(function: Callable[..., object] | None) -> str | None:
 
 
 def _seed_noise(device: torch.device, seed: int) -> None:
-    """Seed what a model on the device draws from. `torch.manual_seed` would seed every GPU of the machine."""
+    """Seed the generators that a model on the device uses; `torch.manual_seed` would seed every GPU."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -16,7 +16,7 @@ from prunebook.tools.recording import LAYERS
 
 
 class RandomShift(nn.Module):
-    """In training, shift each batch of images (n, c, h, w) by a few random pixels, down and to the right.
+    """In training, shift each batch of images (n, c, h, w) by a few random pixels, up or down and sideways.
 
     What leaves on one side comes back on the other, which does not show because MNIST's digits have an empty
     border. Put it before a network, as `nn.Sequential(RandomShift(1), net)`. It has no parameters, and does
@@ -26,7 +26,7 @@ class RandomShift(nn.Module):
         pixels: Largest shift in each direction, at least 0.
 
     Raises:
-        ValueError: Pixels is not a whole number of at least 0.
+        ValueError: `pixels` is not a whole number of at least 0.
     """
 
     def __init__(self, pixels: int) -> None:

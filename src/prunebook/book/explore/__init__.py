@@ -1,4 +1,4 @@
-"""Sliders to explore with: on the reader's own network, on its scores, through a run, or over a table.
+"""Sliders for exploring your own network, its scores, a training run, or a table of results.
 
 Chapter: book/weights.ipynb
 """

@@ -21,7 +21,7 @@ MARGINS = {"left": 0.11, "right": 0.97, "bottom": 0.11, "top": 0.95, "wspace": 0
 
 @dataclass(frozen=True)
 class Moment:
-    """A network with adaptive masks at the end of an epoch, reduced to what `explore_run` shows of it."""
+    """A network with adaptive masks at the end of an epoch, reduced to what `explore_run` shows."""
 
     row: Mapping[str, float]  # of the history: epoch, valid_accuracy
     r: float
@@ -32,19 +32,19 @@ class Moment:
 
 
 def moment(pruning: AdaptivePruning, row: Mapping[str, float]) -> Moment:
-    """Copy what `explore_run` shows; for `fit(on_epoch=lambda row: moments.append(moment(pruning, row)))`."""
+    """Return what `explore_run` shows: `fit(on_epoch=lambda row: moments.append(moment(pruning, row)))`."""
     kept = all_kept(pruning.model)
     return Moment(dict(row), pruning.r, pruning.tau, all_weights(pruning.model), flat(kept), kept[0])
 
 
 def explore_run(moments: Sequence[Moment]) -> FrameSlider:
-    """Return a slider that scrubs through a run, epoch by epoch.
+    """Return a slider that goes through a run, epoch by epoch.
 
-    The reader sees the ratio r and the temperature move, which weights are kept at this epoch, and how many
+    It shows how the share r and the temperature move, which weights are kept at this epoch, and how many
     weights each pixel keeps in the first layer.
 
     Args:
-        moments: One for each epoch, in order; their first layer reads images of 28 x 28.
+        moments: One for each epoch, in order, of a network whose first layer reads images of 28 x 28.
 
     Raises:
         ValueError: There are no moments.

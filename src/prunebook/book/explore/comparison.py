@@ -1,4 +1,4 @@
-"""A slider for how much is kept: which method is best where.
+"""A slider for the share of weights kept, which shows the best methods there.
 
 Chapter: book/comparison.ipynb
 """
@@ -12,13 +12,14 @@ from prunebook.book.widgets import FrameSlider
 
 
 def explore_frontier(rows: DataFrame) -> FrameSlider:
-    """Return a slider for the percentage of weights kept; the reader sees all methods, the best on top.
+    """Return a slider for the percentage of weights kept, which shows all methods there, the best on top.
 
     Args:
-        rows: Of one data set and one number of epochs: method, density (0..1) and test_accuracy (0..1).
+        rows: Results on one data set with one number of epochs, with the columns method, density (0..1) and
+            test_accuracy (0..1).
 
     Raises:
-        ValueError: There is no row.
+        ValueError: There are no rows.
     """
     if rows.empty:
         raise ValueError("rows must hold at least one network, got none")

@@ -1,4 +1,4 @@
-"""A slider for the ratio r: the threshold that it sets, and the slope by which it learns.
+"""A slider for the share r: the threshold that it sets, and the slope dt/dr by which r learns.
 
 Chapter: book/density.ipynb
 """
@@ -21,12 +21,12 @@ MARGINS = {"left": 0.06, "right": 0.985, "bottom": 0.18, "top": 0.88, "wspace": 
 def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlider:
     """Return a slider for the share r of the scores that lies below the threshold t(r).
 
-    The reader sees three pictures of one threshold: the share of scores below it, the density of the scores
+    It shows three pictures of one threshold: the share of scores below it, the density of the scores
     there, and t(r) with its tangent, whose slope is one over that density.
 
     Args:
-        scores: As for `quantile`, at least two, such as the absolute weights of a network.
-        ratios: The stops, each in [0, 1].
+        scores: At least two, as for `quantile`, such as the absolute weights of a network.
+        ratios: The stops of the slider, values of r in [0, 1].
 
     Raises:
         ValueError: As `quantile` does.
@@ -34,7 +34,7 @@ def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlid
     flat = scores.detach().flatten().float().cpu()
     points, density = fft_kde(flat, grid=GRID, bandwidth="silverman")
     ordered = flat.sort().values
-    shares = torch.linspace(0, 0.999, 400)  # the last of the tail would press the rest against the axis
+    shares = torch.linspace(0, 0.999, 400)  # the end of the tail would squeeze the rest against the axis
     thresholds = ordered[(shares * (len(ordered) - 1)).long()]
     seen = points <= thresholds[-1]
 

@@ -1,4 +1,4 @@
-"""What the sliders share: a network reduced to what a frame shows, and the epochs of a run as frames.
+"""What the sliders share: the values of a network that a frame shows, and the epochs of a run as frames.
 
 Chapter: book/weights.ipynb
 """
@@ -25,17 +25,17 @@ def first_images(split: Split, sample: int) -> Split:
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the values of all tensors in a row."""
+    """Return the values of all tensors as one flat tensor."""
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def all_weights(model: nn.Module) -> Tensor:
-    """Return a copy of all weights of the maskable layers in a row, those behind masks included."""
+    """Return a flat copy of all weights of the maskable layers, those behind masks included."""
     return flat([dense_weight(layer).detach() for layer in maskable(model).values()])
 
 
 def all_kept(model: nn.Module) -> list[Tensor]:
-    """Return for each maskable layer which of its weights are kept; all of them where there is no mask."""
+    """Return the mask of each maskable layer, True = kept; without a mask, all weights are kept."""
     found = masks(model)
     return [
         found.get(parameter_name(name, "weight"), torch.ones_like(dense_weight(layer), dtype=torch.bool))
@@ -49,7 +49,7 @@ def undecided(mask: Tensor) -> float:
 
 
 def mark_accuracy(ax: Axes, x: float, accuracy: float, images: int) -> None:
-    """Mark an accuracy (0..1) on a curve in percent, and write it above with the number of images."""
+    """Mark an accuracy (0..1) on a curve in percent, and put it in the title with the number of images."""
     mark(ax, x, 100 * accuracy)
     ax.set_title(f"{accuracy:.1%} of {images:,} validation images", fontsize=9)
 
@@ -57,7 +57,7 @@ def mark_accuracy(ax: Axes, x: float, accuracy: float, images: int) -> None:
 def scrub(
     moments: Sequence[Any], draw_moment: Callable[[Any, Sequence[Any]], tuple[Figure, str]]
 ) -> FrameSlider:
-    """Return a slider over the epochs of a run, at its last; a moment has the `row` of its epoch."""
+    """Return a slider over the epochs of a run, set to the last; each moment has the `row` of its epoch."""
     if not moments:
         raise ValueError("moments must hold at least one epoch, got none")
     by_epoch = {int(shown.row["epoch"]): shown for shown in moments}

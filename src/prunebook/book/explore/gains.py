@@ -1,4 +1,4 @@
-"""A slider for the share of zeros: what they save in bytes and in time.
+"""A slider for the percentage of zeros: how many bytes and how much time they save.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -21,9 +21,9 @@ MARGINS = {"left": 0.1, "right": 0.985, "bottom": 0.17, "top": 0.9, "wspace": 0.
 
 
 def explore_savings(model: nn.Module, timings: DataFrame) -> FrameSlider:
-    """Return a slider for the percentage of zeros, and a choice of how many images are computed at once.
+    """Return a slider for the percentage of zeros, with a choice of the batch size.
 
-    The reader sees the bytes of the network as dense, CSR and bit-mask, and how much faster than dense each
+    It shows the bytes of the network as dense, CSR and bit-mask, and how many times as fast as dense each
     form runs. The bytes are counted; the times come from a table, perhaps of another network.
 
     Args:
@@ -31,7 +31,7 @@ def explore_savings(model: nn.Module, timings: DataFrame) -> FrameSlider:
         timings: Rows of `book.table("latency")` for one number of threads.
 
     Raises:
-        ValueError: The table has no CSR that is as fast as dense at some k.
+        ValueError: In the table, CSR never becomes faster than dense.
     """
     csr = timings[timings["form"] == "csr"]
     ks = [int(k) if k == int(k) else k for k in sorted(csr["k"].unique().tolist())]

@@ -1,4 +1,4 @@
-"""Sliders for Gumbel gates: their temperature, and a run in which they close.
+"""Sliders for Gumbel gates: one for their temperature, one for a run in which they close.
 
 Chapter: book/gumbel.ipynb
 """
@@ -19,25 +19,25 @@ from prunebook.methods.gates import NOISE_TAIL, gates, gumbel_gate
 from prunebook.methods.gumbel import GumbelPruning
 
 GATE_TAUS = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10, 30)
-CHANCES = {"open in 1 %": 0.01, "open in 50 %": 0.5, "open in 90 %": 0.9}  # of the draws of a gate
+CHANCES = {"open in 1 %": 0.01, "open in 50 %": 0.5, "open in 90 %": 0.9}  # probability of being open
 DRAWS = 20_000
-BINS = 40  # of the probabilities of gates
+BINS = 40  # of the probability of being open
 TWO = {"left": 0.08, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.3}
 FOUR = {"left": 0.11, "right": 0.94, "bottom": 0.11, "top": 0.95, "wspace": 0.35, "hspace": 0.42}
 
 
 def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
-    """Return a slider for the temperature of a Gumbel gate, and a choice of how often the gate is open.
+    """Return a slider for the temperature of a Gumbel gate, with a choice of how often the gate is open.
 
-    The reader sees how the soft gates are spread between closed and open, and the mean and the spread of the
-    gradient by the logit at each temperature. All frames use the same draws of the noise. The loss is the
-    hard gate itself, so the true gradient of its mean is p (1 - p), with p the probability of being open.
+    It shows how the soft gates are spread between closed and open, and the mean and the spread of the
+    gradient by the logit at each temperature. All frames use the same noise. The loss is the hard gate
+    itself, so the true gradient of its mean is p (1 - p), where p is the probability of being open.
 
     Args:
-        taus: The stops, each above 0.
+        taus: The stops of the slider, each above 0.
 
     Raises:
-        ValueError: a temperature is not above 0.
+        ValueError: A temperature is not above 0.
     """
     noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0)).logit(eps=NOISE_TAIL)
     drawn = {(tau, name): _drawn_gates(CHANCES[name], noise, tau) for name in CHANCES for tau in taus}
@@ -50,7 +50,7 @@ def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
 
 @dataclass(frozen=True)
 class _DrawnGates:
-    """Draws of a gate, and the gradient by its logit that each of them gives."""
+    """Samples of a gate, and the gradient by its logit for each of them."""
 
     tau: float
     soft: Tensor
@@ -82,7 +82,7 @@ def _draw_gates(shown: _DrawnGates, line: Sequence[_DrawnGates], chance: float) 
 
 @dataclass(frozen=True)
 class GateMoment:
-    """A network with gates at the end of an epoch, reduced to what `explore_thinning` shows of it."""
+    """A network with gates at the end of an epoch, reduced to what `explore_thinning` shows."""
 
     row: Mapping[str, float]  # of the history: epoch, valid_accuracy
     density: float
@@ -92,7 +92,7 @@ class GateMoment:
 
 
 def gate_moment(pruning: GumbelPruning, row: Mapping[str, float]) -> GateMoment:
-    """Copy what `explore_thinning` shows, for `fit(on_epoch=...)`; the gates must be those of weights."""
+    """Return what `explore_thinning` shows; call it in `fit(on_epoch=...)`. The gates must be on weights."""
     found = [gate.logit.detach().cpu() for gate in gates(pruning.model).values()]
     counts = torch.histc(flat(found).sigmoid(), BINS, 0, 1)
     kept = sum(int((logit > 0).sum()) for logit in found)
@@ -100,13 +100,13 @@ def gate_moment(pruning: GumbelPruning, row: Mapping[str, float]) -> GateMoment:
 
 
 def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
-    """Return a slider that scrubs through a run with gates, epoch by epoch.
+    """Return a slider that goes through a run with gates, epoch by epoch.
 
-    The reader sees density and accuracy up to this epoch, how many gates have which probability of being
-    open, and how many open gates read each pixel.
+    It shows density and accuracy up to this epoch, how many gates have each probability of being open, and
+    how many open gates read each pixel.
 
     Args:
-        moments: In order, each of another epoch; their first layer reads images of 28 x 28.
+        moments: Of different epochs, in order, of a network whose first layer reads images of 28 x 28.
 
     Raises:
         ValueError: There are no moments.

@@ -19,15 +19,15 @@ from prunebook.training.data import Data
 def explore_class(model: nn.Module, data: Data) -> FrameSlider:
     """Return a slider over the classes.
 
-    The reader sees the paths to one class lit in the whole network, over the mean training image of the
-    class, and how important each pixel is for it. Importance counts how much a pixel varies.
+    It shows the whole network with the paths to one class in colour, over the mean training image of the
+    class, and how important each pixel is for it. A pixel that varies more counts for more.
 
     Args:
-        model: a pruned chain of linear layers that takes the images of `data`, which are square.
+        model: A pruned chain of linear layers that takes the images of `data`, which are square.
         data: As `load_data` returns it.
 
     Raises:
-        ValueError: As `surviving_weights`.
+        ValueError: As for `surviving_weights`.
     """
     order = order_units(model, keep_inputs=True, keep_outputs=True)
     images, labels, whole = data.train.images.flatten(1), data.train.labels, surviving_weights(model)

@@ -1,4 +1,4 @@
-"""A slider for the temperature of a soft mask on the reader's own network.
+"""A slider for the temperature of a soft mask on your own network.
 
 Chapter: book/soft-masks.ipynb
 """
@@ -20,25 +20,25 @@ from prunebook.methods.soft import SoftPruning, soft_mask, thresholds
 from prunebook.training.data import Data, Split
 from prunebook.training.fit import evaluate
 
-TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from hot to frozen, times std(W)
+TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from high to low, as multiples of std(W)
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.35}
 
 
 def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000) -> FrameSlider:
     """Return a slider for the temperature of a soft mask with one threshold for all layers.
 
-    The reader sees the mask turn from a gentle curve into a step, what it leaves of the weights, and the
-    accuracy at each temperature. Nothing is retrained. Accuracy is that of the first `sample` validation
+    It shows how the mask turns from a gentle curve into a step, what it leaves of the weights, and the
+    accuracy at each temperature. Nothing is retrained. Accuracy is measured on the first `sample` validation
     images, as the picture says.
 
     Args:
-        model: a network without masks that takes the images of `data`; copies of it are masked.
+        model: A network without masks that takes the images of `data`; copies of it are masked.
         data: As `load_data` returns it.
         k: Percentage of the weights below the threshold, 0 to 100.
         sample: Number of validation images, at least 1.
 
     Raises:
-        ValueError: k or the sample is out of range, or the model is masked already.
+        ValueError: `k` or `sample` is out of range, or the model is masked already.
     """
     split = first_images(data.valid, sample)
     softened = {tau: _softened(model, split, k, tau) for tau in TAUS}
@@ -51,7 +51,7 @@ def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000)
 
 @dataclass(frozen=True)
 class _Softened:
-    """A copy under a soft mask, reduced to what a frame shows."""
+    """A copy of the network under a soft mask, reduced to what a frame shows."""
 
     weights: Tensor
     mask: Tensor

@@ -1,4 +1,4 @@
-"""A slider for k: the reader's own network with more and more weights, or units, set to zero.
+"""A slider for k: your own network with more and more weights or units set to zero.
 
 Chapter: book/weights.ipynb
 """
@@ -26,25 +26,25 @@ from prunebook.training.data import Data, Split
 from prunebook.training.fit import evaluate
 
 SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
-STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # 399 weights of LeNet-300-100 are left at the last
+STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # the last one leaves 399 weights of LeNet-300-100
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.45}
 
 
 def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int = 2000) -> FrameSlider:
     """Return a slider for k, the percentage pruned, of each layer or of all layers together.
 
-    The reader sees which weights are left, where they are (for each pixel, or by layer), and how accuracy
-    falls with the number of multiplications. Nothing is retrained. Accuracy is that of the first `sample`
+    It shows which weights are left, where they are (for each pixel or each layer), and how accuracy falls
+    with the number of multiplications. Nothing is retrained. Accuracy is measured on the first `sample`
     validation images, as the picture says.
 
     Args:
-        model: a network that takes the images of `data`; copies of it are pruned.
+        model: A network that takes the images of `data`; copies of it are pruned.
         data: As `load_data` returns it.
         method: "weights" (`prune_weights`) or "units" (`prune_units`).
         sample: Number of validation images, at least 1.
 
     Raises:
-        ValueError: Unknown method, or a sample below 1.
+        ValueError: `method` is unknown, or `sample` is below 1.
     """
     require_one_of("method", method, ("weights", "units"))
     split = first_images(data.valid, sample)
@@ -59,7 +59,7 @@ def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int
 
 @dataclass(frozen=True)
 class _Pruned:
-    """A pruned copy, reduced to what a frame shows."""
+    """A pruned copy of the network, reduced to what a frame shows."""
 
     weights: Tensor
     kept: Tensor

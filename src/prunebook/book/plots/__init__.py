@@ -1,4 +1,6 @@
-"""Figures: data in, axes out. These are the names that the chapters use; the sliders use a few more.
+"""Figures: each function takes data and axes, and returns the axes.
+
+The chapters use the functions listed here; the sliders use a few more from the modules.
 
 Chapter: book/dense.ipynb
 """

@@ -40,7 +40,7 @@ def accuracy_curve(
 def temperature_curve(
     taus: Sequence[float], accuracies: Sequence[float], ax: Axes, label: str | None = None, colour: str = BLUE
 ) -> Axes:
-    """Draw accuracy (0..1, shown in percent) against the temperature, from hot on the left to frozen."""
+    """Draw accuracy (0..1, shown in percent) against the temperature, which falls from left to right."""
     accuracy_curve(taus, accuracies, ax, label, colour)
     ax.set(xlabel="temperature, in std(W)", xscale="log", xlim=(2 * max(taus), min(taus) / 2))
     return ax
@@ -66,9 +66,9 @@ def path(epochs: Sequence[float], values: Sequence[float], ax: Axes, now: float,
 
 
 def paths(rows: DataFrame, column: str, ax: Axes, by: Sequence[str] = ("r", "lam")) -> Axes:
-    """Draw a line over the epochs for each row, in a colour for each combination of the columns `by`.
+    """Draw a line over the epochs for each row, with a colour for each combination of the columns `by`.
 
-    The column holds a number for each epoch as text, such as "0.5 0.7 0.8".
+    In each row, `column` is a text with a number for each epoch, such as "0.5 0.7 0.8".
     """
     for colour, (setting, group) in zip(COLOURS, rows.groupby(list(by)), strict=False):
         label = ", ".join(f"{name} {value:g}" for name, value in zip(by, setting, strict=True))
@@ -82,7 +82,7 @@ def paths(rows: DataFrame, column: str, ax: Axes, by: Sequence[str] = ("r", "lam
 def loglog(
     columns: Mapping[str, Sequence[float]], x: Sequence[float], ax: Axes, xlabel: str, ylabel: str
 ) -> Axes:
-    """Draw columns against x on two logarithmic axes, on which a cost linear in x has slope 1."""
+    """Draw columns against x on two logarithmic axes, where a cost linear in x has slope 1."""
     for (label, column), colour in zip(columns.items(), COLOURS, strict=False):
         ax.plot(x, column, "o-", color=colour, label=label)
     return finish(ax, legend=10, xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
@@ -93,7 +93,7 @@ def removal_curves(
 ) -> Axes:
     """Draw accuracy (0..1, shown in percent) against the number of pixels removed, for each order of removal.
 
-    Each order has a row of accuracies for each seed. The line is the mean of the seeds, and the band goes
+    Each order has a row of accuracies for each seed. The line is the mean over the seeds, and the band goes
     from the worst to the best.
     """
     for (label, rows), colour in zip(accuracies.items(), COLOURS, strict=False):
@@ -104,10 +104,10 @@ def removal_curves(
 
 
 def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
-    """Draw test accuracy against how many weights are kept, on a logarithmic axis, for each method.
+    """Draw test accuracy against the number of weights kept, on a logarithmic axis, for each method.
 
     A point is the mean over the seeds, and its bar goes from the worst to the best. `rows` has the columns
-    method, seed, count, `x` and test_accuracy (0..1, shown in percent); rows of one count make one point.
+    method, count, `x` and test_accuracy (0..1, shown in percent). Rows with the same count form one point.
     """
     for (method, group), colour in zip(rows.groupby("method", sort=False), COLOURS, strict=False):
         points = group.groupby("count").agg({x: "mean", "test_accuracy": ["mean", "min", "max"]})
@@ -118,17 +118,17 @@ def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
 
 
 def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "weights kept, in %") -> Axes:
-    """Draw test error against the density or, for several numbers of epochs, a cost; both logarithmic.
+    """Draw test error against the density, or against a cost that grows with the epochs; both logarithmic.
 
-    A point is the mean over the seeds, and a band goes from the best to the worst. `rows` has the columns
-    method, seed, test_accuracy (0..1, shown as errors in percent) and `x`. A density (0..1) is shown in
-    percent; a cost needs the column epochs, too. At most seven methods can be told apart.
+    A point is the mean over the seeds, and the band goes from the best to the worst. `rows` has the columns
+    method, test_accuracy (0..1, shown as an error in percent) and `x`. A density (0..1) is shown in percent;
+    for a cost, `rows` needs the column epochs, too. There are colours for seven methods.
     """
     for (method, group), colour, marker in zip(
         rows.groupby("method", sort=False), COLOURS, MARKERS, strict=False
     ):
         scale = 100 if x == "density" else 1
-        keys = [x] if x == "density" else ["epochs"]  # seeds differ a little in what they cost
+        keys = [x] if x == "density" else ["epochs"]  # the cost differs a little between seeds
         errors = group.assign(x=scale * group[x], error=100 * (1 - group["test_accuracy"])).groupby(keys)
         places, error = errors["x"].mean(), errors["error"]
         ax.plot(places, error.mean(), marker=marker, color=colour, label=method, markersize=5, linewidth=1.4)
@@ -144,7 +144,7 @@ def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "we
 def frontier_of(
     short: DataFrame, long: DataFrame, published: DataFrame, methods: Sequence[str], ax: Axes
 ) -> Axes:
-    """Draw the error curves of methods at one budget, what more time reaches, and what others published.
+    """Draw the error of methods at one budget, what one reaches with more time, and what others published.
 
     `short` is as for `error_curves`. `long` is the table of Gumbel runs; those with an exchange of weights
     are drawn as stars. `published` has the columns kept and error, both in percent.
@@ -163,7 +163,7 @@ def frontier_of(
 
 
 def ranking(rows: DataFrame, ax: Axes) -> Axes:
-    """Draw the mean test accuracy of each method, the best on top, on a bar from its worst to its best seed.
+    """Draw the mean test accuracy of each method, best on top, with a bar from the worst to the best seed.
 
     `rows` has the columns method and test_accuracy (0..1, shown in percent).
     """
@@ -179,9 +179,9 @@ def ranking(rows: DataFrame, ax: Axes) -> Axes:
 
 
 def effective_share(rows: DataFrame, ax: Axes) -> Axes:
-    """Draw which percentage of the kept weights lies on a path from input to output, a dot for each row.
+    """Draw the percentage of kept weights on a path from input to output, as a dot for each row.
 
-    `rows` has the columns method, density and effective_density (0..1); the axis of density is logarithmic.
+    `rows` has the columns method, density and effective_density (0..1); the density axis is logarithmic.
     """
     for (method, group), colour in zip(rows.groupby("method", sort=False), COLOURS, strict=False):
         on_path = 100 * group["effective_density"] / group["density"]

@@ -1,4 +1,4 @@
-"""What pruning gains: how a sparse matrix is stored, how large a file is, how fast a layer runs.
+"""What pruning gains: how a sparse matrix is stored, how large a network is, how fast it runs.
 
 Chapter: book/what-you-gain.ipynb
 """
@@ -21,9 +21,9 @@ LEFT, FASTER = (50, 20, 10, 5, 2, 1, 0.5), (0.5, 1, 2, 5, 10, 20)  # ticks
 
 
 def storage_forms(weight: Tensor, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Draw what is stored of a small matrix as dense, as CSR and as a bit-mask, with a cell for each number.
+    """Draw a small matrix as it is stored dense, as CSR and as a bit-mask, with a cell for each number.
 
-    Cells that hold a weight are blue. Zeros, and the numbers that say where the weights are, are white.
+    Nonzero weights are blue. Zeros, and the numbers that say where the weights are, are white.
     """
     values = weight.detach().cpu()
     stored = values[values != 0].tolist()
@@ -46,7 +46,7 @@ def storage_forms(weight: Tensor, axes: Sequence[Axes]) -> Sequence[Axes]:
 
 
 def _cells(numbers: Sequence[float], name: str, y: float, size: float, blue: bool, ax: Axes) -> None:
-    """Draw numbers side by side, each in a square, and their name on the left."""
+    """Draw numbers side by side, each in a square, with their name on the left."""
     ax.text(-0.2, y + 0.5, name, ha="right", va="center", fontsize=8)
     for i, number in enumerate(numbers):
         full = blue and number != 0
@@ -58,10 +58,10 @@ def _cells(numbers: Sequence[float], name: str, y: float, size: float, blue: boo
 
 
 def speed_curves(rows: DataFrame, ax: Axes, even: float | None = None) -> Axes:
-    """Draw how many times faster than dense each form is, against the share of the weights that is left.
+    """Draw how many times as fast as dense each form is, against the share of the weights that is left.
 
     Args:
-        rows: Of the table of latencies, for one batch size and number of threads.
+        rows: Rows of `book.table("latency")`, for one batch size and one number of threads.
         ax: Where to draw; both axes are logarithmic, with all weights on the left.
         even: Percentage of zeros at which CSR is as fast as dense, marked by a line; None marks nothing.
     """
@@ -84,7 +84,7 @@ def speed_curves(rows: DataFrame, ax: Axes, even: float | None = None) -> Axes:
 
 
 def size_bars(sizes: Mapping[str, float], ax: Axes, largest: float) -> Axes:
-    """Draw a bar for each size in bytes, shown in MB, with its percentage of the first.
+    """Draw a bar for each size, given in bytes and shown in MB, with its percentage of the first size.
 
     The axis ends a little beyond `largest`.
     """

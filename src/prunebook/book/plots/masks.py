@@ -1,4 +1,4 @@
-"""Images, weights, thresholds, masks and gates: what decides which weights stay.
+"""Figures of images, weights, thresholds, masks and gates.
 
 Chapter: book/weights.ipynb
 """
@@ -24,7 +24,7 @@ def show_images(images: Tensor, titles: Iterable[str], axes: Sequence[Axes]) -> 
 
 def show_weights(weights: Tensor, axes: Sequence[Axes], side: int = 28) -> Sequence[Axes]:
     """Show the incoming weights (n, side * side) of n units as images: blue below 0, red above."""
-    limit = weights.detach().abs().amax().item() / 2  # the strongest saturate, so that the others show
+    limit = weights.detach().abs().amax().item() / 2  # the strongest saturate, so that the others can be seen
     for ax, unit in zip(axes, weights.detach().cpu().numpy(), strict=False):
         ax.imshow(unit.reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_axis_off()
@@ -32,12 +32,12 @@ def show_weights(weights: Tensor, axes: Sequence[Axes], side: int = 28) -> Seque
 
 
 def weight_histogram(weights: Tensor, ax: Axes, threshold: float = 0.0, bins: int = 120) -> Axes:
-    """Draw how many weights have each value, in grey those whose absolute value is below the threshold."""
+    """Draw how many weights have each value, in grey if the absolute value is below the threshold."""
     return kept_histogram(weights, weights.detach().abs() >= threshold, ax, bins)
 
 
 def kept_histogram(weights: Tensor, kept: Tensor, ax: Axes, bins: int = 100) -> Axes:
-    """Draw how many weights have each value: the kept ones in blue, and on top of them the pruned in grey."""
+    """Draw how many weights have each value: blue if kept, and stacked on top, grey if pruned."""
     values, kept, edges = weights.detach().flatten().cpu(), kept.flatten().cpu(), _edges(weights, bins)
     # one artist for each colour: two hundred bars would take ten times as long to draw
     ax.stairs(counts(values, edges).numpy(), edges.numpy(), fill=True, color=GREY, label="pruned")
@@ -46,7 +46,7 @@ def kept_histogram(weights: Tensor, kept: Tensor, ax: Axes, bins: int = 100) -> 
 
 
 def masked_histogram(weights: Tensor, masked: Tensor, ax: Axes, bins: int = 100) -> Axes:
-    """Draw how many weights have each value, in grey, and how many masked weights, as a blue line."""
+    """Draw how many weights have each value, in grey, and how many have it after masking, as a blue line."""
     edges = _edges(weights, bins)
     ax.stairs(counts(weights, edges).numpy(), edges.numpy(), fill=True, color=GREY, alpha=0.6, label="w")
     ax.stairs(counts(masked, edges).numpy(), edges.numpy(), color=BLUE, linewidth=1.4, label="m(w) w")
@@ -65,7 +65,7 @@ def _label_histogram(ax: Axes) -> Axes:
 
 
 def kept_per_pixel(mask: Tensor, ax: Axes, side: int = 28) -> Axes:
-    """Show how many weights of each pixel the mask (units, side * side) of a first layer keeps."""
+    """Show how many weights of each pixel are kept by the mask (units, side * side) of a first layer."""
     kept = mask.sum(0).reshape(side, side).cpu().numpy()
     picture = ax.imshow(kept, cmap="viridis", vmin=0, vmax=max(1, kept.max()))
     ax.figure.colorbar(picture, ax=ax, label="kept weights of a pixel", shrink=0.85)
@@ -84,7 +84,7 @@ def layer_bars(shares: Mapping[str, float], ax: Axes) -> Axes:
 def mask_curve(
     weights: Tensor, mask: Tensor, ax: Axes, threshold: float, label: str | None = None, colour: str = BLUE
 ) -> Axes:
-    """Draw a mask (0..1) against its weights, which are in order, with the threshold on both sides of 0."""
+    """Draw a mask (0..1) against its sorted weights, with the threshold marked on both sides of 0."""
     ax.plot(weights.detach().cpu(), mask.detach().cpu(), color=colour, label=label)
     for side in (-threshold, threshold):
         ax.axvline(side, color=GREY, linestyle="--", linewidth=1)
@@ -123,7 +123,7 @@ def cumulative(thresholds: Tensor, shares: Tensor, ax: Axes, t: float, r: float)
 def density_at(
     points: Tensor, density: Tensor, ax: Axes, t: float | None = None, f: float | None = None
 ) -> Axes:
-    """Draw the density of absolute values; the area below t is grey, and a dot marks (t, f)."""
+    """Draw the density of absolute values; with t and f, grey the area below t and mark the point (t, f)."""
     x, y = points.cpu().numpy(), density.cpu().numpy()
     ax.plot(x, y, color=BLUE)
     if t is not None:
@@ -146,7 +146,7 @@ def quantile_tangent(thresholds: Tensor, shares: Tensor, ax: Axes, r: float, t: 
 
 
 def gate_histogram(gates: Mapping[str, Tensor], ax: Axes, bins: int = 25) -> Axes:
-    """Draw which share of each sample of gates (0..1) lies in each bin, with a line for each label."""
+    """Draw the share of each sample of gates (0..1) that lies in each bin, with a line for each label."""
     edges = torch.linspace(0, 1, bins + 1)
     for (label, sample), colour in zip(gates.items(), COLOURS, strict=False):
         found = counts(sample, edges)
@@ -160,7 +160,7 @@ def gate_histogram(gates: Mapping[str, Tensor], ax: Axes, bins: int = 25) -> Axe
 def gradient_noise(
     taus: Sequence[float], means: Sequence[float], spreads: Sequence[float], truth: float, ax: Axes
 ) -> Axes:
-    """Draw a sampled gradient against the temperature: its mean, a band of one spread, and the true value."""
+    """Draw a sampled gradient against the temperature: mean, mean +- spread, and the true value."""
     mean, spread = torch.tensor(means), torch.tensor(spreads)
     ax.fill_between(taus, mean - spread, mean + spread, color=SKY, alpha=0.35, linewidth=0, label="spread")
     ax.plot(taus, means, "o-", color=BLUE, markersize=4, label="mean")
@@ -171,7 +171,7 @@ def gradient_noise(
 
 
 def chance_histogram(gates: Tensor, ax: Axes) -> Axes:
-    """Draw how many gates have which probability of being open, from their counts in equal bins of 0..1."""
+    """Draw how many gates have each probability of being open; `gates` are counts in equal bins of 0..1."""
     edges = torch.linspace(0, 1, len(gates) + 1)
     ax.stairs(gates.cpu().numpy(), edges.numpy(), fill=True, color=BLUE)
     ax.set(xlabel="P(open)", ylabel="number of gates", xlim=(0, 1), yscale="log", ylim=(0.5, None))
@@ -179,9 +179,10 @@ def chance_histogram(gates: Tensor, ax: Axes) -> Axes:
 
 
 def chances_through(epochs: Sequence[float], gates: Tensor, ax: Axes) -> Axes:
-    """Show how many gates have which probability of being open, from counts (epochs, bins of 0..1).
+    """Show how many gates have each probability of being open, over the epochs.
 
-    Each column of the picture ends at its epoch and begins where the one before ends.
+    `gates` holds counts (epochs, equal bins of 0..1). Each column of the picture ends at its epoch and begins
+    where the previous one ends.
     """
     across = torch.linspace(0, 1, gates.shape[1] + 1)
     ends = torch.tensor([0, *epochs], dtype=torch.float)

@@ -1,4 +1,4 @@
-"""Networks as pictures: dots and lines, wires on a page, and what they say about their inputs.
+"""Networks as pictures: dots and lines, wires from the pixels, and how much each input matters.
 
 Chapter: book/pathways.ipynb
 """
@@ -32,8 +32,8 @@ def pathway_drawing(
     """Draw a small network from left to right: a dot for each unit, a line for each weight that is not 0.
 
     Red lines are positive and blue ones negative. The wider and darker a line, the larger its weight compared
-    with the largest of the layer. Hidden units without a weight are counted but not drawn; inputs and outputs
-    without one are hollow.
+    with the largest of the layer. Hidden units without a weight are not drawn, only counted; inputs and
+    outputs without one are hollow.
 
     Args:
         weights: (units, inputs) of each layer.
@@ -63,11 +63,11 @@ def image_pathways(
 ) -> Axes:
     """Draw a network that reads square images: pixels in their places, then units as in `pathway_drawing`.
 
-    Only pixels and hidden units with a weight are drawn, and the numbers below say how many they are.
+    Only pixels and hidden units with a weight are drawn; the numbers below each layer say how many.
 
     Args:
         weights: (units, inputs) of each layer, with side * side inputs in the first.
-        order: The units of each layer from top to bottom, inputs first; the order of the inputs is not used.
+        order: The units of each layer from top to bottom, inputs first; that of the inputs is ignored.
         ax: Where to draw.
         outputs: Names of the outputs, by their index.
         picture: (side * side,), shown in grey behind the pixels, such as a mean image; None shows nothing.
@@ -99,7 +99,7 @@ def image_pathways(
 def importance_maps(
     importance: Tensor, axes: Sequence[Axes], names: Sequence[str] = (), side: int = 28
 ) -> Sequence[Axes]:
-    """Show each row of (outputs, side * side) as an image, all on one scale on which 0 is the palest colour.
+    """Show each row of (outputs, side * side) as an image, all on one colour scale with 0 the palest.
 
     If there are negative values, the scale is symmetric: blue below 0 and red above.
     """
@@ -116,7 +116,7 @@ def importance_maps(
 
 
 def symmetry_matrix(matrix: Tensor, ax: Axes, names: Sequence[str] = ()) -> Axes:
-    """Draw cosines between inputs, from -1 in blue to 1 in red; write the values if ten or fewer."""
+    """Draw cosines between inputs, from -1 in blue to 1 in red; with at most ten inputs, write the values."""
     values = matrix.detach().cpu()
     picture = ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
     ax.figure.colorbar(picture, ax=ax, label="cosine", shrink=0.85)
@@ -139,7 +139,7 @@ def _used(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _column(x: float, order: Tensor, shown: Tensor) -> Tensor:
-    """Return places (units, 2) of the shown units, in order from y = 1 down to 0; NaN for the others."""
+    """Return places (units, 2): shown units in order from y = 1 down to 0, NaN for the others."""
     places = torch.full((len(order), 2), torch.nan)
     units = order[shown[order]]
     places[units, 0] = x
@@ -169,7 +169,7 @@ def _draw_edges(
         grey = colour.detach().cpu()[above, below] == 0
         upwards = (share.abs() + (~grey)).argsort()
         above, below, share, grey = above[upwards], below[upwards], share[upwards], grey[upwards]
-        # the middle of the map is white: even a weak weight starts where its colour can be told
+        # the middle of the map is white, so even weak weights start some way from it
         colours = colormaps["RdBu_r"](((share + 0.6 * share.sign()) / 3.2 + 0.5).numpy())
         colours[grey.numpy()] = to_rgba("#e4e4e4")
         widths = (widest * (0.25 + 0.75 * share.abs())).where(~grey, 0.25 * widest)
@@ -185,7 +185,7 @@ def _draw_units(
     size: float,
     marker: str = "o",
 ) -> None:
-    """Draw a mark for each unit that has a place: hollow if not used, grey and behind if not bold."""
+    """Draw a mark for each unit that has a place: hollow if not `used`, grey and behind if not `bold`."""
     for place, full, black in zip(places, used, bold, strict=True):
         seen = ~place[:, 0].isnan()
         for shown, colour, zorder in ((seen & ~black, "#c8c8c8", 1), (seen & black, "black", 3)):
@@ -216,11 +216,11 @@ def _describe(ax: Axes, places: Sequence[Tensor], used: Sequence[Tensor], output
 
 
 def wiring(layers: Sequence[Wires], classes: Sequence[str], ax: Axes, widest: float = 3.0) -> Axes:
-    """Draw a network that reads 28 x 28 images: each weight as a curve from its pixel towards the classes.
+    """Draw a network that reads 28 x 28 images: each weight is a curve from left to right, pixels to classes.
 
-    Red is above 0 and blue below; the wider a curve, the larger its weight compared with the largest of the
-    layer, which is `widest` points wide. `layers` is as `wires.wires` lists them, and the units of the axes
-    are pixels.
+    Red is above 0 and blue below. The wider a curve, the larger its weight compared with the largest of the
+    layer, which is `widest` points wide. `layers` is what `wires.wires` returns; one unit of the axes is a
+    pixel.
     """
     pixels = torch.arange(784)
     places = [torch.stack([pixels % 28 + 0.5, pixels // 28 + 0.5], dim=1)]
@@ -230,7 +230,7 @@ def wiring(layers: Sequence[Wires], classes: Sequence[str], ax: Axes, widest: fl
     ax.add_patch(Rectangle((0, 0), 28, 28, fill=False, edgecolor="0.7", linewidth=widest / 4))
     corners = torch.tensor([[-0.3, -0.3], [-0.3, 0.3], [0.3, 0.3], [0.3, -0.3]])
     squares = (places[0][layers[0].source.unique(), None] + corners).tolist()
-    # above the wires: where the network looks is what the picture is about
+    # on top of the wires: the picture should show where the network looks
     seen = PolyCollection(squares, facecolors="white", edgecolors="0.4", linewidths=widest / 6)
     seen.set_zorder(3)
     ax.add_collection(seen)
@@ -246,7 +246,7 @@ def wiring(layers: Sequence[Wires], classes: Sequence[str], ax: Axes, widest: fl
 
 
 def _curves(start: Tensor, end: Tensor, value: Tensor, widest: float) -> PathCollection:
-    """Return a Bezier curve for each pair of points (n, 2), level at both ends; the strongest on top."""
+    """Return a Bezier curve for each pair of points (n, 2), horizontal at both ends; the strongest on top."""
     strength = value.abs() / max([1e-12, *value.abs().tolist()])
     order = strength.argsort()
     middle = (start[:, 0] + end[:, 0]) / 2

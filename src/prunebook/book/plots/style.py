@@ -30,8 +30,8 @@ def figure(
     """Return a figure of `width` x `height` inches on white, and its axes, row by row.
 
     The figure is not registered with pyplot: a notebook shows it as the last value of a cell. Matplotlib
-    arranges the axes so that no text overlaps. In a slider that takes longer than all the rest of a frame;
-    give `margins` there, as `Figure.subplots_adjust` takes them, and the axes stay where these put them.
+    arranges the axes so that no text overlaps. That takes longer than drawing all the rest of a frame, so a
+    slider should give `margins`, as for `Figure.subplots_adjust`, which fix where the axes are.
     """
     fig = Figure(
         figsize=(width, height), layout="constrained" if margins is None else None, facecolor="white"
@@ -47,7 +47,7 @@ def figure(
 def finish(ax: Axes, legend: float | None = None, **labels: Any) -> Axes:
     """Set labels and limits as `Axes.set` does, draw a pale grid, and return the axes.
 
-    With a font size in points for `legend`, add a legend without a frame.
+    If `legend` is a font size in points, add a legend of that size, without a frame.
     """
     ax.set(**labels)
     ax.grid(alpha=0.3)
