@@ -28,7 +28,7 @@ BATCH_SIZE = 128
 ROUNDS, STEPS, EPOCHS = 9, 40, 3
 R = 0.9
 NEVER = 10**9
-KINDS = {"dense": None, "every 10 steps": 10, "every step": 1, "one look": NEVER}
+KINDS = {"dense": None, "every 10 steps": 10, "every step": 1, "one update": NEVER}
 
 
 def make_data(device: str) -> Data:

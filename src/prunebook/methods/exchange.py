@@ -182,10 +182,10 @@ def _cost_and_gain(
     """
     cost, gain = found.square * w**2 / 2, found.mean**2 / (2 * (found.square + damping))  # eq-gumbel-exchange
     cost, gain = cost.masked_fill(~kept, torch.inf), gain.masked_fill(kept, -torch.inf)
-    return cost, gain if per_row is None else gain + _first(gain, per_row)
+    return cost, gain if per_row is None else gain + _best_of_rows(gain, per_row)
 
 
-def _first(gain: Tensor, per_row: int) -> Tensor:
+def _best_of_rows(gain: Tensor, per_row: int) -> Tensor:
     """Return 1 for the `per_row` largest gains of each row, else 0. Since g^2 <= F, no gain exceeds 1/2."""
     rows = gain.flatten(1)
     best = rows.topk(min(per_row, rows.shape[1]), dim=1).indices
