@@ -71,7 +71,7 @@ def set_logits(model, *values):
 
 def _gated(model, **options):
     """Gates of which about half are open."""
-    pruning = pb.GumbelPruning(model, **options)
+    pruning = pb.GumbelPruning(model, **{"target_density": 1.0} | options)  # a penalty of 0
     set_logits(model, *(normal(*g.logit.shape, seed=i) for i, g in enumerate(gates(model).values())))
     return pruning
 

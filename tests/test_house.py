@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = (
-    ("masking", "checks"),
+    ("checks", "layers", "step_state", "masking", "cover"),
     ("shrinking",),
     ("methods",),
     ("tools",),

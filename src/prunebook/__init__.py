@@ -1,6 +1,8 @@
 """Neural network pruning in PyTorch: the package behind The Pruning Book."""
 
-from prunebook.masking import attach, bake, dense_weight, harden, maskable, masks, set_masks, sparsity
+from prunebook.cover import coverage, sparsity
+from prunebook.layers import dense_weight, maskable
+from prunebook.masking import attach, bake, harden, masks, plain_state, set_masks
 from prunebook.methods.adaptive import AdaptivePruning
 from prunebook.methods.exchange import exchange
 from prunebook.methods.gates import gumbel_gate
@@ -13,6 +15,7 @@ from prunebook.methods.weights import prune_weights, rewind, sensitivity
 from prunebook.read.order import order_units
 from prunebook.read.paths import count_paths, importance, paths, surviving_weights, symmetry
 from prunebook.shrinking.slicing import recalibrate, shrink
+from prunebook.step_state import renew
 from prunebook.tools.costs import costs, latencies, latency, macs, stored_bytes
 from prunebook.tools.csr import CSRLinear, to_csr
 from prunebook.tools.files import load_model, save_model
@@ -35,6 +38,7 @@ __all__ = [
     "bake",
     "costs",
     "count_paths",
+    "coverage",
     "dense_weight",
     "device",
     "evaluate",
@@ -57,11 +61,13 @@ __all__ = [
     "mlp",
     "order_units",
     "paths",
+    "plain_state",
     "prune_gradually",
     "prune_units",
     "prune_weights",
     "quantile",
     "recalibrate",
+    "renew",
     "rewind",
     "save_model",
     "sensitivity",

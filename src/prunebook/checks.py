@@ -6,10 +6,10 @@ Chapter: book/dense.ipynb
 """
 
 import math
+import warnings
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -27,7 +27,12 @@ def require_not_negative(name: str, value: float) -> float:
 
 def require_at_least(name: str, value: Tensor | float, least: float) -> Tensor | float:
     """Require a number, or every number in a tensor, to be at least `least`."""
-    return _require(name, value, bool((torch.as_tensor(value) >= least).all()), f"at least {least:g}")
+    return _require(
+        name,
+        value,
+        bool((value >= least).all()) if isinstance(value, Tensor) else value >= least,
+        f"at least {least:g}",
+    )
 
 
 def require_share(name: str, value: float, zero: bool = True, one: bool = True) -> float:
@@ -40,6 +45,14 @@ def require_share(name: str, value: float, zero: bool = True, one: bool = True) 
 def require_percent(name: str, value: float) -> float:
     """Require a percentage from 0 to 100."""
     return _require(name, value, 0 <= value <= 100, "a percentage from 0 to 100")
+
+
+def warn_of_share(name: str, value: float) -> None:
+    """Warn, on behalf of the caller's caller, if a percentage looks like a share."""
+    if 0 < value < 1:
+        warnings.warn(
+            f"{name} is in percent: {name}={value:g} means {value:g} %, not {100 * value:g} %", stacklevel=3
+        )
 
 
 def require_whole(name: str, value: int, least: int, most: int | None = None) -> int:

@@ -1,24 +1,50 @@
 """Attach masks to parameters, harden them and bake them in: the only file that uses `parametrize`.
 
-A mask is an `nn.Module`. Its `forward(w)` returns the masked weight, in w's shape and dtype, and is pure: two
-calls give the same tensor. Noise that changes from step to step is drawn by a hook of `before_forward`, never
-in `forward`. Its `kept(w)` returns a new bool tensor of w's shape, True = kept, without sampling. A mask may
-also define `hardened_weight(w)`, which returns the dense weight to use once the mask is hardened; without it
-the weight does not change. `Mask` is the constant mask, and `harden` turns every other mask into one.
+A mask is an `nn.Module`. Its `forward(w)` returns the masked weight, in w's shape and dtype; its `kept(w)` a
+bool tensor of w's shape, True = kept. `hardened_weight(w)`, if there is one, is the dense weight to use once
+the mask is hardened; `kept_together()`, what is kept of all weights that compete, by dense weight; `group`,
+what it shares with masks that can only be hardened with it. `Mask` is the constant mask, and `harden` turns
+every other mask into one.
+
+A mask may read more than w: the noise of gates, or a threshold. This is the state of a training step, a
+`StepState`. A gate has its own, and the masks that share a threshold share one.
+
+1. A forward pass draws nothing. It reads buffers of fixed shape, which are filled when the mask is made.
+2. The buffers are renewed after each step of an optimizer that holds a masked weight, or a parameter of the
+   mask such as the logits of gates. torch reports every `optimizer.step()` to one hook of this package.
+3. Between two renewals, all forward passes read the same values, wherever they enter the network: both passes
+   of a checkpointed layer, micro-batches, each evaluation in a step of LBFGS. In eval mode nothing is random.
+4. Two optimizers renew what each of them holds. What both hold is renewed twice; the first time is not used.
+5. After a step inside the backward pass, renewal waits until that pass has ended. After a step between the
+   forward and the backward pass, autograd refuses the backward pass, because what it needs has changed.
+6. Renewal runs without gradients and without autocast, and a CUDA graph records it with the step.
+7. A copy has a state of its own. Modules are not hooked, so a network can be hardened in parts.
+8. A Parameter stays in its layer, with its name and its place in the order. The mask stands beside it.
+9. When weights change without an optimizer (`p -= ...`), the next forward pass in train mode warns, and reads
+   the old values: call `renew(model)` after each such change.
+10. Changes through `.data`, or by hand in a compiled network, give no warning: call `renew(model)` there too.
 
 Chapter: book/weights.ipynb
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, cast, overload
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-MASKABLE = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
+from prunebook.layers import (
+    Skip,
+    dense_weight,
+    parameter_name,
+    prunable,
+    require_floating,
+    require_initialised,
+)
 
 
 class Mask(nn.Module):
@@ -35,79 +61,13 @@ class Mask(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return `w` where it is kept and 0 elsewhere, in w's shape and dtype; w must be finite."""
-        # bytes multiply twice as fast as bools, ten times as fast as torch.where; + 0 turns -0 into 0
-        return w * self.mask.view(torch.uint8) + 0  # eq-mask
+        # bytes multiply twice as fast as bools, ten times as fast as torch.where, but TorchScript cannot view
+        mask = self.mask if torch._C._get_tracing_state() else self.mask.view(torch.uint8)
+        return w * mask + 0  # eq-mask, where + 0 turns -0 into 0
 
     def kept(self, w: Tensor) -> Tensor:
         """Return a copy of the mask, which later pruning does not change."""
         return self.mask.clone()
-
-
-def maskable(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear and convolution layers of `model` by their names in `model.named_modules()`.
-
-    A lone layer has the name "". A layer used twice appears once; layers that share a weight all appear.
-
-    Raises:
-        ValueError: A lazily initialised layer has no weights yet.
-    """
-    layers: dict[str, nn.Module] = {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, MASKABLE)
-    }
-    for name, layer in layers.items():
-        _require_initialised(layer, f"layer {name!r}")
-    return layers
-
-
-def prunable(model: nn.Module, skip: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """Return the maskable layers that a method may prune: all but those in `skip`.
-
-    Of layers that share a weight, only the first is returned; skipping one of them skips them all.
-
-    Raises:
-        ValueError: A name in `skip` is no maskable layer, none is left, or a weight is not floating point.
-    """
-    layers = maskable(model)
-    unknown = [name for name in skip if name not in layers]
-    if unknown:
-        raise ValueError(f"skip must name layers out of {list(layers)}, got {unknown}")
-    taken = {_weight(layers[name]) for name in skip}
-    chosen = {}
-    for name, layer in layers.items():
-        if name not in skip and (weight := _weight(layer)) not in taken:
-            _require_floating(weight, f"layer {name!r}")
-            chosen[name] = layer
-            taken.add(weight)
-    if not chosen:
-        raise ValueError(
-            f"model must have a linear or convolution layer to prune, got {list(layers)}, skip={skip}"
-        )
-    return chosen
-
-
-def same_weight(one: nn.Module, other: nn.Module) -> bool:
-    """Return whether two layers share their weight."""
-    return _weight(one) is _weight(other)
-
-
-def parameter_name(layer: str, parameter: str) -> str:
-    """Return a parameter's name in the network: "1.bias" in layer "1", "bias" if the network is the layer."""
-    return f"{layer}.{parameter}" if layer else parameter
-
-
-def dense_weight(layer: nn.Module, name: str = "weight") -> nn.Parameter:
-    """Return the Parameter that an optimizer updates: the one behind the mask, if there is a mask.
-
-    Raises:
-        ValueError: The layer has no such parameter, or another parametrization computes it.
-    """
-    parameter = _slot(layer, name).original if _has_mask(layer, name) else layer._parameters.get(name)
-    if not isinstance(parameter, nn.Parameter):
-        names = [key for key, _ in layer.named_parameters(recurse=False)]
-        raise ValueError(
-            f"name must be a plain parameter of the {type(layer).__name__}, {names}, got {name!r}"
-        )
-    return parameter
 
 
 def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> nn.Module:
@@ -123,9 +83,9 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
             `kept` or does not fit.
     """
     _require_unmasked(layer, name)
-    _require_initialised(layer, "layer")
+    require_initialised(layer, "layer")
     weight = dense_weight(layer, name)
-    _require_floating(weight, name)
+    require_floating(weight, name)
     module = Mask(mask) if isinstance(mask, Tensor) else mask
     if not hasattr(module, "kept"):
         kind = type(module).__name__
@@ -133,12 +93,24 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
     if isinstance(module, Mask):
         _require_fit(module.mask, weight, name)
     _own_class(layer)
+    order = dict(layer._parameters)
+    # torch gets a stand-in: it would cut the hooks by which DistributedDataParallel collects the gradient
+    del layer._parameters[name]
+    layer._buffers[name] = weight.detach()
     parametrize.register_parametrization(layer, name, module)
+    slot = _slot(layer, name)
+    slot.__class__ = MaskList
+    del slot._buffers["original"]
+    layer._parameters = order
+    masked = property(lambda self: self.parametrizations[name](self._parameters[name]))
+    setattr(type(layer), name, masked)
+    if not isinstance(module, Mask):
+        _group(module).__dict__.setdefault("places", []).append((layer, name))
     return layer
 
 
 def attach_all(
-    model: nn.Module, make_mask: Callable[[nn.Parameter], Tensor | nn.Module], skip: Sequence[str] = ()
+    model: nn.Module, make_mask: Callable[[nn.Parameter], Tensor | nn.Module], skip: Skip = ()
 ) -> dict[str, nn.Module]:
     """Attach `make_mask(weight)` to every maskable layer outside `skip`; return the masks by layer name.
 
@@ -155,6 +127,9 @@ def attach_all(
     for name, weight in weights.items():
         mask = make_mask(weight)
         attached[name] = Mask(mask) if isinstance(mask, Tensor) else mask
+    if any(True for mask in attached.values() for _ in mask.parameters()):
+        _require_before_ddp(weights.values())
+    for name, weight in weights.items():
         for holder, parameter in holders[weight]:
             attach(holder, attached[name], parameter)
     return attached
@@ -188,59 +163,61 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
     """Return all masks by parameter name ("1.weight"): new bool tensors, True = kept; nothing is sampled."""
+    known = kept_weights(model)
+    return {
+        parameter_name(path, name): known[dense_weight(layer, name)] for path, layer, name in _masked(model)
+    }
+
+
+def mask_of(layer: nn.Module, name: str = "weight") -> nn.Module | None:
+    """Return the mask of a layer's parameter, or None if there is none."""
+    return _slot(layer, name)[0] if _has_mask(layer, name) else None
+
+
+def learning(model: nn.Module) -> list[str]:
+    """Return the kinds of masks in a model that are not constant, each once."""
+    masks = (mask_of(layer, name) for _, layer, name in _masked(model))
+    return sorted({type(mask).__name__ for mask in masks if not isinstance(mask, Mask)})
+
+
+def kept_weights(model: nn.Module) -> dict[Tensor, Tensor]:
+    """Return what the masks keep by dense weight: new bool tensors; nothing is sampled."""
+    known: dict[Tensor, Tensor] = {}
     with torch.no_grad():
-        return {
-            parameter_name(path, name): _slot(layer, name)[0].kept(_slot(layer, name).original)
-            for path, layer, name in _masked(model)
-        }
-
-
-@overload
-def sparsity(model: nn.Module, per_layer: Literal[False] = False) -> float: ...
-@overload
-def sparsity(model: nn.Module, per_layer: Literal[True]) -> dict[str, float]: ...
-def sparsity(model: nn.Module, per_layer: bool = False) -> float | dict[str, float]:
-    """Return the share of weights that are pruned, 0 to 1, over all maskable layers, or in each by its name.
-
-    If a layer has a mask, these are the weights that it does not keep, otherwise those that are exactly 0.
-    Biases do not count, and a shared weight counts once in the total. Without maskable weights, return 0.
-    """
-    zeros: dict[Tensor, int] = {}
-    shares = {}
-    for name, layer in maskable(model).items():
-        weight = _weight(layer)
-        zeros[weight] = weight.numel() - int(_kept(layer, weight).count_nonzero())
-        shares[name] = zeros[weight] / max(weight.numel(), 1)
-    return shares if per_layer else sum(zeros.values()) / max(sum(weight.numel() for weight in zeros), 1)
-
-
-def before_forward(model: nn.Module, refresh: Callable[[nn.Module], None]) -> None:
-    """Call `refresh(model)`, without gradients, before every forward pass of `model` in training mode.
-
-    Use it for masks whose state changes once per forward pass, such as noise. `harden` removes the hook.
-    """
-    model.register_forward_pre_hook(_Refresh(refresh))
+        for _, layer, name in _masked(model):
+            mask, weight = _slot(layer, name)[0], dense_weight(layer, name)
+            if weight not in known:  # masks that share a threshold choose together
+                together = getattr(mask, "kept_together", None)
+                known |= together() if together else {weight: mask.kept(weight)}
+    return known
 
 
 def harden(model: nn.Module) -> nn.Module:
     """Replace every mask by a constant `Mask` that keeps the same weights, in place; return the model.
 
+    The model may be a part of the network; the masks of its other parts stay as they are.
+
     Raises:
-        ValueError: The model has no mask.
+        ValueError: The model has no mask, or only a part of those that belong together: the masks of a unit
+            gate, or of a weight that layers share.
     """
-    slots = [_slot(layer, name) for _, layer, name in _masked(model)]
-    if not slots:
+    places = [(layer, name) for _, layer, name in _masked(model)]
+    if not places:
         raise ValueError("model must have masks to harden or bake, got none: attach or prune first")
     # read all masks before writing any: a threshold may depend on the weights of every layer
+    _require_whole_groups([_slot(layer, name)[0] for layer, name in places])
+    known, hardened = kept_weights(model), {}
     with torch.no_grad():
-        hardened = {slot.original: _hardened(slot[0], slot.original) for slot in slots}
-        for slot in slots:
-            slot[0], weight = hardened[slot.original]
-            slot.original.copy_(weight)
-    for module in model.modules():
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, _Refresh):
-                del module._forward_pre_hooks[key]
+        for layer, name in places:
+            mask, weight = _slot(layer, name)[0], dense_weight(layer, name)
+            if weight not in hardened:
+                fold = getattr(mask, "hardened_weight", torch.clone)
+                constant = isinstance(mask, Mask)
+                hardened[weight] = (mask, weight) if constant else (Mask(known[weight]), fold(weight))
+        for layer, name in places:
+            weight = dense_weight(layer, name)
+            _slot(layer, name)[0], folded = hardened[weight]
+            weight.copy_(folded)
     return model
 
 
@@ -258,36 +235,31 @@ def bake(model: nn.Module) -> nn.Module:
         with torch.no_grad():
             dense_weight(layer, name).copy_(getattr(layer, name))
         _own_class(layer)
+        _slot(layer, name).register_parameter("original", dense_weight(layer, name))  # as torch expects it
         parametrize.remove_parametrizations(layer, name, leave_parametrized=False)
-        if name == "weight" and "bias" in layer._parameters:
-            # optimizers load their state by position, so weight must precede bias, as in a fresh layer
-            layer._parameters["bias"] = layer._parameters.pop("bias")
     return model
 
 
-def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state_dict as it would be without masks: plain names, and no entries of the masks."""
-    plain = {}
-    for key, tensor in state.items():
-        path, masked, rest = key.rpartition("parametrizations.")
-        parameter, _, entry = rest.partition(".")
-        if not masked:
-            plain[key] = tensor
-        elif entry.startswith("original"):  # original0, original1 belong to other parametrizations
-            plain[path + parameter if entry == "original" else key] = tensor
-    return plain
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a state_dict without masks but with their zeros, for a network that knows nothing of masks.
+
+    It holds what `bake` would leave, in new tensors; the model does not change.
+    """
+    copy = deepcopy(model)
+    return dict((bake(copy) if _masked(copy) else copy).state_dict())
 
 
-class _Refresh:
-    """The hook of `before_forward`, in its own class so that `harden` can recognise it."""
+class MaskList(parametrize.ParametrizationList):
+    """torch's list of parametrizations, but the Parameter stays in its layer, with its name and its place.
 
-    def __init__(self, refresh: Callable[[nn.Module], None]) -> None:
-        self.refresh = refresh
+    So a masked network has the parameters of a plain one, in their order, and what its masks learn besides.
+    """
 
-    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        if model.training:
-            with torch.no_grad():
-                self.refresh(model)
+    def forward(self, w: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the masked weight."""
+        for parametrization in self:
+            w = parametrization(w)
+        return w
 
 
 def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
@@ -299,13 +271,13 @@ def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
 
 
 def _slot(layer: nn.Module, name: str) -> Any:
-    """Return the ParametrizationList: its [0] is the mask, and its .original is the dense weight."""
+    """Return the list of parametrizations of a parameter; its [0] is the mask."""
     return layer.get_submodule(f"parametrizations.{name}")
 
 
 def _has_mask(layer: nn.Module, name: str) -> bool:
-    """Return whether a parameter has a mask; other parametrizations have no `kept`."""
-    return parametrize.is_parametrized(layer, name) and hasattr(_slot(layer, name)[0], "kept")
+    """Return whether a parameter has a mask; other parametrizations are not in a `MaskList`."""
+    return parametrize.is_parametrized(layer, name) and isinstance(_slot(layer, name), MaskList)
 
 
 def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
@@ -319,19 +291,6 @@ def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
     ]
 
 
-def _weight(layer: nn.Module) -> Tensor:
-    """Return the dense weight or, if a parametrization that is no mask computes the weight, the result."""
-    return dense_weight(layer) if _has_mask(layer, "weight") else cast(Tensor, layer.weight)
-
-
-def _kept(layer: nn.Module, weight: Tensor) -> Tensor:
-    """Return which weights a layer's mask keeps or, without a mask, which are not zero."""
-    with torch.no_grad():
-        return cast(
-            Tensor, _slot(layer, "weight")[0].kept(weight) if _has_mask(layer, "weight") else weight != 0
-        )
-
-
 def _holders(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
     """Return every place (module, name) where each Parameter is used; a shared one has several."""
     places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
@@ -339,17 +298,34 @@ def _holders(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]
         if not isinstance(module, parametrize.ParametrizationList):
             for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 places.setdefault(parameter, []).append((module, name))
-    for _, layer, name in _masked(model):
-        places.setdefault(dense_weight(layer, name), []).append((layer, name))
     return places
 
 
-def _hardened(mask: Any, weight: Tensor) -> tuple[Mask, Tensor]:
-    """Return the constant mask and the dense weight that hardening puts in place of a mask."""
-    if isinstance(mask, Mask):
-        return mask, weight
-    fold = getattr(mask, "hardened_weight", torch.clone)
-    return Mask(mask.kept(weight)), fold(weight)
+def _group(mask: Any) -> Any:
+    """Return what a mask has in common with others that can only be hardened together, or itself."""
+    return getattr(mask, "group", mask)
+
+
+def _require_whole_groups(found: Sequence[nn.Module]) -> None:
+    here = Counter(_group(mask) for mask in found if not isinstance(mask, Mask))
+    for group, count in here.items():
+        if count < len(group.places):
+            raise ValueError(
+                f"model must hold all {len(group.places)} parameters that share a {type(group).__name__}, "
+                f"got {count} of them: harden the module that holds them all"
+            )
+
+
+def _require_before_ddp(weights: Iterable[nn.Parameter]) -> None:
+    """Raise if DistributedDataParallel holds the weights: it would never average what new masks learn."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        wrappers = [o for o in gc.get_objects() if issubclass(type(o), nn.parallel.DistributedDataParallel)]
+        held = {parameter for wrapper in wrappers for parameter in wrapper.module.parameters()}
+        if held.intersection(weights):
+            raise ValueError(
+                "model must get masks that learn before DistributedDataParallel wraps it, got it wrapped: "
+                "the processes would learn different masks"
+            )
 
 
 def _own_class(layer: nn.Module) -> None:
@@ -364,16 +340,6 @@ def _require_unmasked(layer: nn.Module, name: str) -> None:
         raise ValueError(
             f"{name} must be without mask, has a {type(_slot(layer, name)[0]).__name__}: bake it first"
         )
-
-
-def _require_initialised(layer: nn.Module, what: str) -> None:
-    if any(nn.parameter.is_lazy(parameter) for parameter in layer.parameters()):
-        raise ValueError(f"{what} must have its weights, got a lazily initialised one: run one batch first")
-
-
-def _require_floating(weight: Tensor, what: str) -> None:
-    if not weight.is_floating_point():
-        raise ValueError(f"{what} must have floating-point weights to be pruned, got {weight.dtype}")
 
 
 def _require_fit(mask: Tensor, weight: Tensor, name: str) -> None:

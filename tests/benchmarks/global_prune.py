@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from prunebook.masking import masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.masking import masks
 from prunebook.methods.weights import exact_count, prune_weights
 
 SIZES = [(5000, 3000), (3000, 3000), (1000, 1000)]

@@ -70,6 +70,7 @@ def test_every_command_starts_with_its_defaults_and_explains_itself(command, cap
 
 
 @each_table
+@pytest.mark.filterwarnings("ignore:k=98 was reached only after the last step")  # a run of one step
 def test_a_command_fills_its_table_once_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch, capsys):
     path, runs = tmp_path / "results" / "table.csv", default_runs(command)
     few = [

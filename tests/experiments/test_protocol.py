@@ -71,7 +71,7 @@ def test_rates_fall_to_0_only_if_asked_to_whatever_else_is_scheduled(decay, monk
         schedule=note,
         after_step=lambda: stepped.append(1),
     )
-    assert progress == [step / 20 for step in range(20)]
-    assert rates == pytest.approx([0.004 * (1 - share * decay) for share in progress])
+    assert progress == [step / 20 for step in range(21)]
+    assert rates == pytest.approx([0.004 * (1 - min(share, 0.95) * decay) for share in progress])
     assert len(stepped) == 20
     assert [row["epoch"] for row in rows] == [1, 2]

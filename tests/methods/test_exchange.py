@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import prunebook as pb
-from prunebook.masking import dense_weight, masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.layers import dense_weight
+from prunebook.masking import masks
 from prunebook.methods.exchange import gradient_moments
 from prunebook.shrinking.slicing import plain
 
@@ -180,6 +182,13 @@ def test_a_layer_that_the_loss_does_not_need_has_moments_of_zero():
     assert not found["beside"].square.any()
 
 
+def test_layers_may_be_called_with_their_input_by_keyword():
+    model = Own(lambda self, x: self.fc(input=x), fc=nn.Linear(4, 3)).double()
+    x, y = normal(6, 4), labels(6, 3)
+    found, wanted = (gradient_moments(net, x, y) for net in (model, nn.Sequential(model.fc)))
+    assert torch.equal(found["fc"].mean, wanted["0"].mean)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_stays_as_it_is(training):
     model, x, y = nn.Sequential(conv_net(), nn.Dropout(0.5)).double(), normal(6, 2, 4, 4), labels(6, 3)
@@ -196,7 +205,7 @@ def test_the_model_stays_as_it_is(training):
     after = snapshot(model)
     assert after[1:] == before[1:]
     changed = {name for name, value in after[0].items() if not torch.equal(value, before[0][name])}
-    assert all(name.endswith(("weight.original", "weight.0.mask")) for name in changed)
+    assert all(name.endswith(("weight", "weight.0.mask")) for name in changed)
     assert sum(int((mask != old[name]).sum()) for name, mask in masks(model).items()) == 8
     assert sum(int(mask.sum() - old[name].sum()) for name, mask in masks(model).items()) == 0
 

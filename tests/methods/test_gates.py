@@ -9,12 +9,16 @@ from small import METHODS, batch, network, normal, seeded, set_logits
 from torch import nn
 
 import prunebook as pb
-from prunebook.masking import dense_weight, harden, masks
+from prunebook.layers import dense_weight
+from prunebook.masking import harden, masks
 from prunebook.methods.gates import _GatedWeight, gates, logistic_noise, two_logit_gate
 from prunebook.methods.units import spread_units
 
-fused = _GatedWeight.apply
 N = 200_000
+
+
+def fused(w, logit, noise, tau, hard):
+    return _GatedWeight.apply(w, logit, noise, torch.tensor(tau, dtype=noise.dtype), hard)
 
 
 def composed(w, logit, noise, tau=1.0, hard=True):
@@ -165,7 +169,6 @@ def test_gradients_of_halves_do_not_vanish():
 def test_evaluation_goes_by_the_sign(method):
     model = network()
     METHODS[method](model)
-    model(batch())  # leaves noise behind
     model.eval()
     for name, gate in gates(model).items():
         layer = model.get_submodule(name)
@@ -204,7 +207,7 @@ def test_the_gradient_of_a_unit_gate_is_the_sum_over_what_it_gates(hard):
     model, noise = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).double(), torch.tensor([0.5, -3.0])
     pb.GumbelPruning(model, units=True, tau=2.0, hard=hard)
     (gate,) = gates(model).values()
-    gate.noise = noise.double()
+    gate.noise.copy_(noise)
     model[0].weight.sum().backward(retain_graph=True)
     model[0].bias.sum().backward()
     s = ((gate.logit.detach() + noise) / 2).sigmoid()

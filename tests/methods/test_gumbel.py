@@ -23,7 +23,9 @@ from torch import nn
 from torch.optim import Adam
 
 import prunebook as pb
-from prunebook.masking import bake, dense_weight, harden, masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.layers import dense_weight
+from prunebook.masking import bake, harden, masks
 from prunebook.methods.gates import FROZEN, gates
 from prunebook.methods.units import unit_rows
 
@@ -58,9 +60,10 @@ def test_density_and_penalty_by_hand():
     assert pruning.penalty(1 / 2, form="absolute").item() == pytest.approx(1 / 4)
     assert pruning.penalty(1 / 4, form="absolute").item() == pytest.approx(1 / 4)
     assert pruning.penalty(0, form="absolute").item() == pytest.approx(3 / 4)
-    assert pruning.penalty().item() == 0  # the target is 1 at the start
-    assert pruning.penalty().shape == ()
+    with pytest.raises(ValueError, match="target_density must be a share, got None: give it here or to Gumb"):
+        pruning.penalty()  # not 0 in silence
     pruning.target_density = 3 / 80
+    assert pruning.penalty().shape == ()
     assert pruning.penalty().item() == pytest.approx(2 * math.log(10), rel=1e-5)
 
 
@@ -82,7 +85,7 @@ def test_density_is_what_gates_do_in_the_mean():
     shares = []
     with seeded():
         for _ in range(40):
-            model(torch.zeros(1, 100))
+            pb.renew(model)
             shares.append((model.weight != 0).double().mean().item())
     p = gates(model)[""].logit.detach().double().sigmoid()
     error = math.sqrt(float((p * (1 - p)).sum()) / 40) / 1e4
@@ -161,19 +164,30 @@ def test_freeze_is_exact_and_of_ties_the_higher_index_stays(logits, count):
     assert kept.nonzero().flatten().tolist() == sorted(ranked[-count:])
 
 
-@pytest.mark.parametrize("count", [0, 101, -1, True, 2.0, None, math.nan])
+@pytest.mark.parametrize("count", [0, 101, -1, True, 2.0, math.nan])
 def test_counts_out_of_range_are_refused(count):
     pruning = pb.GumbelPruning(network())
     with pytest.raises(ValueError, match=f"count must be a whole number from 1 to 100, got {count}"):
         pruning.freeze(count)
+    with pytest.raises(ValueError, match="count must be a whole number, got None without a target_density"):
+        pruning.freeze()
     assert pruning.density() == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+@pytest.mark.parametrize(("target", "count"), [(0.3, 30), (1e-6, 1), (1.0, 100)])
+def test_without_a_count_the_target_density_is_frozen(target, count):
+    pruning = pb.GumbelPruning(network(), target_density=target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruning.freeze()
+    assert sum(int(mask.sum()) for mask in masks(pruning.model).values()) == count
 
 
 @pytest.mark.parametrize("units", [True, False])
 @pytest.mark.parametrize("again", ["train", "nothing"])
 def test_frozen_gates_stay_as_they_are(units, again):
     model = network()
-    pruning = pb.GumbelPruning(model, units=units, logit=0.5)
+    pruning = pb.GumbelPruning(model, units=units, logit=0.5, target_density=1.0)
     optimizer = train(model, pruning, lr=0.1, weight_decay=0.1)  # its momentum goes on
     count = 5 if units else 50
     pruning.freeze(count)
@@ -304,7 +318,7 @@ def test_weight_bias_and_batchnorm_share_one_gate():
         nn.init.constant_(dense_weight(model[norm], "bias"), 0.3)
     seen = set()
     for _ in range(10):
-        model(normal(3, 2, 4, 4, dtype=torch.float32))
+        pb.renew(model)
         for layer, norm in ((0, 1), (3, 4), (6, None), (9, None)):
             gate = gates(model)[str(layer)]()
             assert set(gate.tolist()) <= {0, 1}

@@ -15,7 +15,7 @@ NOISE = normal(4, 3, seed=2)
 def gate(tau, hard):
     """A fused gate, and the same in plain operations."""
     return (
-        lambda w, logit: _GatedWeight.apply(w, logit, NOISE, tau, hard),
+        lambda w, logit: _GatedWeight.apply(w, logit, NOISE, torch.tensor(tau, dtype=NOISE.dtype), hard),
         lambda w, logit: w * gumbel_gate(logit, NOISE, tau, hard),
     )
 

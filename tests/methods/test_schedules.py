@@ -48,6 +48,23 @@ def test_gradual_pruning_follows_its_curve(curve, scope):
         assert zeros(model) == sum(exact_count(80 * share, n) for n in sizes)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 100])
+@pytest.mark.parametrize("end", [0.1, 0.75, 0.99])
+def test_a_run_of_any_length_ends_at_k(steps, end):
+    model = network()
+    schedule = prune_gradually(model, 90, end=end)
+    for step in range(steps):
+        schedule(step / steps)
+    if zeros(model) == 90:
+        schedule(1.0)  # nothing was left to do
+    else:
+        with pytest.warns(
+            UserWarning, match=rf"k=90 was reached only after the last step.*end={end:g} and 1"
+        ):
+            schedule(1.0)
+    assert zeros(model) == 90
+
+
 def test_gradual_pruning_leaves_alone_what_is_ahead():
     model = prune_weights(network(), 50)
     schedule = prune_gradually(model, 80, linear, end=0.5)
@@ -98,7 +115,7 @@ def test_schedules_out_of_range_are_refused(value):
         ("soft", {"relative_tau": 0.5}, "anneal", "tau", 1e-4, 0.75),  # a factor, where Gumbel has a value
         ("gumbel", {"tau": 4.0}, "anneal", "tau", 0.25, 0.75),
         ("gumbel units", {"tau": 4.0}, "anneal", "tau", 8.0, 0.75),
-        ("gumbel", {}, "fall", "target_density", 0.01, 0.6),
+        ("gumbel", {"target_density": 1.0}, "fall", "target_density", 0.01, 0.6),
     ],
 )
 def test_quantities_move_by_equal_factors(method, options, moves, quantity, to, until):
@@ -122,4 +139,4 @@ def test_all_temperatures_move_together():
     found = [threshold.tau().item() for threshold in thresholds(soft.model)]
     assert found == pytest.approx([0.1 * tau for tau in before], rel=1e-5)
     gumbel.anneal(4.0)(1.0)
-    assert {gate.tau for gate in gates(gumbel.model).values()} == {4.0}
+    assert {gate.tau.item() for gate in gates(gumbel.model).values()} == {4.0}

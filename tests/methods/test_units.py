@@ -10,7 +10,8 @@ from small import SPEAKERS, Own, conv_net, normal, train
 from torch import nn
 from torch.nn.utils import prune
 
-from prunebook.masking import attach, bake, masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.masking import attach, bake, masks
 from prunebook.methods.units import prune_units, spread_units, unit_mask, unit_rows, unit_scores
 from prunebook.methods.weights import exact_count, prune_weights
 
@@ -128,7 +129,9 @@ def test_outputs_and_skip():
     assert list(masks(model)) == ["2.weight", "2.bias"]
     layer = prune_units(layer_of([[1.0], [2.0]]), 50, outputs=())
     assert layer.bias.tolist() == [0, 1]
-    with pytest.raises(ValueError, match=r"skip must name layers out of \['0', '2'\], got \['fc'\]"):
+    with pytest.raises(
+        ValueError, match=r"skip must name layers out of \['0', '2'\], or patterns .* got \['fc'\]"
+    ):
         prune_units(toy(), 50, outputs=["fc"])
 
 

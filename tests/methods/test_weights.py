@@ -10,7 +10,9 @@ from small import layer_of, network, train, zeros
 from torch import nn
 from torch.nn.utils import prune
 
-from prunebook.masking import attach, bake, dense_weight, masks, set_masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.layers import dense_weight
+from prunebook.masking import attach, bake, masks, set_masks
 from prunebook.methods.weights import choose, exact_count, prune_weights, rewind, sensitivity
 
 # Ten weights: two layers, the small ones mostly in the first.
@@ -84,7 +86,9 @@ def test_skipped_layers_do_not_count():
     model = prune_weights(toy(), 50, scope="global", skip=["0"])
     assert list(masks(model)) == ["1.weight"]
     assert zeros(model) == 2
-    with pytest.raises(ValueError, match=r"skip must name layers out of \['0', '1'\], got \['2', 'fc'\]"):
+    with pytest.raises(
+        ValueError, match=r"skip must name layers out of \['0', '1'\], or patterns .* got \['2', 'fc'\]"
+    ):
         prune_weights(toy(), 50, skip=["0", "2", "fc"])
 
 

@@ -242,8 +242,8 @@ def test_the_schedule_gets_the_share_that_is_done_and_sets_the_learning_rate_of_
         weights.append(bits(model))
 
     fit(model, data, epochs=2, optimizer=optimizer, schedule=schedule)
-    assert shares == [step / 14 for step in range(14)]
-    assert [weights.count(digest) for digest in (weights[0], weights[-1])] == [3, 11]
+    assert shares == [step / 14 for step in range(15)]  # the last after the last step
+    assert [weights.count(digest) for digest in (weights[0], weights[-1])] == [3, 12]
 
 
 def test_a_parameter_that_the_optimizer_does_not_hold_is_named(data):
@@ -313,6 +313,38 @@ def test_the_test_split_is_not_touched_and_without_a_validation_split_its_column
     assert all(math.isnan(loss) for loss in history["valid_loss"] + history["valid_accuracy"])
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_modules_that_are_frozen_in_eval_mode_stay_so(mode, data):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.9), nn.Linear(8, 3))
+    model.train(mode)[2].eval()
+    seen = set()
+    model[3].register_forward_pre_hook(lambda *_: seen.add((model[1].training, model[2].training)))
+    fit(model, data)
+    assert (True, not mode) in seen  # a model in eval mode as a whole is trained as a whole
+    assert bool(model[2].running_mean.any()) == (not mode)
+    assert [model[i].training for i in (1, 2, 3)] == [mode, False, mode]
+
+
+def test_a_short_run_still_reaches_k(data):
+    model = make_model()
+    with pytest.warns(UserWarning, match="k=90 was reached only after the last step"):
+        history = fit(model, data, epochs=1, batch_size=1000, schedule=pb.prune_gradually(model, 90))
+    assert history["sparsity"] == [pytest.approx(0.9, abs=0.01)]
+
+
+def test_another_default_device_changes_nothing(data, tmp_path):
+    model, twin = make_model(), make_model()
+    fit(model, data)
+    torch.set_default_device("meta")
+    try:
+        fit(twin, data)
+        pb.save_model(twin, tmp_path / "net")
+        assert pb.evaluate(pb.load_model(tmp_path / "net"), data.test) == pb.evaluate(model, data.test)
+    finally:
+        torch.set_default_device(None)
+    assert bits(twin) == bits(model)
+
+
 def test_no_epochs_leave_everything_as_it_is(data, tmp_path):
     model = make_model()
     before = bits(model)
@@ -320,6 +352,7 @@ def test_no_epochs_leave_everything_as_it_is(data, tmp_path):
     assert bits(model) == before
 
 
+SHORT = pb.Split(make_data().test.images, make_data().test.labels[1:])  # a label is missing
 NO_OPTIMIZER = "optimizer must be an Optimizer or a function that makes one, got"
 
 
@@ -338,7 +371,12 @@ NO_OPTIMIZER = "optimizer must be an Optimizer or a function that makes one, got
         ({"optimizer": lambda _: None}, f"{NO_OPTIMIZER} None"),
         ({"model": linear().requires_grad_(False)}, "model must have a trainable parameter, got none"),
         ({"model": linear().to("meta")}, "model is on meta"),
-        ({"data": replace(make_data(), train=EMPTY)}, r"data\.train must hold at least one image, got none"),
+        (
+            {"data": replace(make_data(), train=EMPTY)},
+            r"data\.train must hold .* a label for each, got 0 images",
+        ),
+        ({"data": replace(make_data(), train=SHORT)}, r"data\.train .* got 20 images and 19 labels"),
+        ({"data": replace(make_data(), valid=SHORT)}, r"data\.valid .* got 20 images and 19 labels"),
     ],
 )
 def test_bad_arguments_are_named(options, message, data):
@@ -352,7 +390,8 @@ def test_bad_arguments_are_named(options, message, data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": EMPTY}, "split must hold at least one image, got none"),
+        ({"split": EMPTY}, "split must hold .* a label for each, got 0 images"),
+        ({"split": SHORT}, "split must hold .* got 20 images and 19 labels"),
         ({"model": linear().to("meta")}, r"model is on meta \(its 2.weight\), the images on cpu.*model.to"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
     ],

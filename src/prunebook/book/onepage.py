@@ -22,7 +22,7 @@ from prunebook.book.plots.networks import wiring
 from prunebook.book.plots.style import figure
 from prunebook.book.widgets import encode
 from prunebook.book.wires import wires
-from prunebook.masking import dense_weight, maskable
+from prunebook.layers import dense_weight, maskable
 from prunebook.shrinking.slicing import plain
 from prunebook.training.data import Data
 from prunebook.training.fit import evaluate

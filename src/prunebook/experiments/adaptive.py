@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prunebook.checks import require_one_of
 from prunebook.experiments import protocol
 from prunebook.experiments.protocol import RESULTS, Row, Run, Table, data_of, new, scores, size
-from prunebook.masking import before_forward, harden
+from prunebook.masking import harden
 from prunebook.methods.adaptive import AdaptivePruning, LearnedThreshold
 from prunebook.methods.soft import thresholds
 from prunebook.training.data import Data
@@ -103,11 +103,13 @@ def train(run: Run, data: Data, path: Sequence[float] = ()) -> Trained:
     if path:
         pruning.freeze()
     if change := SLOPES.get(run.method):
+        update = threshold.update_threshold
 
-        def spoil(_: nn.Module) -> None:
+        def spoiled_update() -> None:
+            update()
             threshold.slope.copy_(change(threshold.slope))
 
-        before_forward(net, spoil)
+        threshold.update_threshold = spoiled_update  # type: ignore[method-assign]
     walked: list[float] = []
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.experiments.protocol import RESULTS, Row, Run, Table, data_of, new, scores, train
-from prunebook.masking import dense_weight, harden, maskable, parameter_name, set_masks
+from prunebook.layers import dense_weight, maskable, parameter_name
+from prunebook.masking import harden, set_masks
 from prunebook.methods.exchange import DAMPING, exchange
 from prunebook.methods.gumbel import GumbelPruning
 from prunebook.shrinking.slicing import shrink

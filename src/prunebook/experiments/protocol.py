@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from prunebook.masking import sparsity
+from prunebook.cover import sparsity
 from prunebook.training.data import Data, load_data
 from prunebook.training.fit import evaluate, fit, linear_decay
 

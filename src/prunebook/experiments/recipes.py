@@ -20,7 +20,8 @@ from torch.nn.utils import prune
 from prunebook.experiments import protocol
 from prunebook.experiments.gumbel import compact, swaps
 from prunebook.experiments.protocol import Run, new
-from prunebook.masking import dense_weight, harden, maskable, masks, parameter_name, prunable, set_masks
+from prunebook.layers import dense_weight, maskable, parameter_name, prunable
+from prunebook.masking import harden, masks, set_masks
 from prunebook.methods.adaptive import AdaptivePruning
 from prunebook.methods.gates import gates
 from prunebook.methods.gumbel import GumbelPruning

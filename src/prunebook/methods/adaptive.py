@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.checks import require_not_negative, require_positive, require_share, require_whole
+from prunebook.cover import warn_uncovered
+from prunebook.layers import Skip
 from prunebook.methods.learned import widened
 from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing
 from prunebook.methods.soft import (
@@ -47,7 +49,7 @@ class AdaptivePruning:
         target_density: Share of the weights to keep in the end, 0 to 1. With None, r rises as far as the
             loss allows.
         scope: "global" learns one r and one tau, "layer" one of each for each layer.
-        skip: Names of layers to leave alone.
+        skip: Layers to leave alone: names, patterns such as "encoder.*", or a function of name and module.
         lr_r: Learning rate of logit(r) in `parameter_groups`.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
         update_every: Number of training steps between two computations of the threshold from the weights. In
@@ -69,7 +71,7 @@ class AdaptivePruning:
         lam: float = 10.0,
         target_density: float | None = None,
         scope: Scope = "global",
-        skip: Sequence[str] = (),
+        skip: Skip = (),
         lr_r: float = 2e-3,
         lr_tau: float = LR_TAU,
         update_every: int = 10,
@@ -91,6 +93,7 @@ class AdaptivePruning:
             return LearnedThreshold(layers, r, relative_tau, update_every, grid, bandwidth)
 
         attach_soft(model, make_threshold, scope, skip)
+        warn_uncovered(model, skip)
 
     @property
     def r(self) -> float:
@@ -162,9 +165,8 @@ class LearnedThreshold(Threshold):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return (t, tau) in float32 or wider; t carries the gradient to r."""
-        slope = widened(self.slope).clone()  # a copy: an update must not change what backward needs
         moved = bounded(self.logit_r, LOGIT_R_MAX) - widened(self.l0)
-        return torch.addcmul(widened(self.t), slope, moved).clamp(min=0), self.tau()
+        return torch.addcmul(widened(self.t), widened(self.slope), moved).clamp(min=0), self.tau()
 
     def ratio(self) -> Tensor:
         """Return r, between 0 and 1, in float32 or wider."""
@@ -174,10 +176,10 @@ class LearnedThreshold(Threshold):
         """Return how many weights a hardened mask prunes."""
         return round(float(self.ratio().detach()) * self.size)
 
-    def step(self) -> None:
+    def after_step(self) -> None:
         """Keep r in its range, then do what every threshold does."""
         self.logit_r.clamp_(-LOGIT_R_MAX, LOGIT_R_MAX)
-        super().step()
+        super().after_step()
 
     @torch.no_grad()
     def update_threshold(self) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from prunebook.checks import require_finite, require_positive, require_whole
-from prunebook.masking import dense_weight, masks, parameter_name, prunable, set_masks
+from prunebook.layers import dense_weight, parameter_name, prunable
+from prunebook.masking import masks, set_masks
 from prunebook.methods.weights import choose
 from prunebook.shrinking.slicing import plain
 
@@ -125,15 +126,18 @@ def _slopes(
     """Return the inputs of each layer, and the gradient of each image's loss with respect to its outputs."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def watch(name: str) -> Callable[..., Tensor]:
+        def hook(
+            layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+        ) -> Tensor:
             probe = torch.zeros_like(output, requires_grad=True)
-            seen[name].append((inputs[0].detach().clone(), probe))  # later layers may work in place
+            (x,) = [*args, *kwargs.values()]
+            seen[name].append((x.detach().clone(), probe))  # later layers may work in place
             return output + probe
 
         return hook
 
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(watch(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         with torch.enable_grad():
             loss = F.cross_entropy(model(images), labels, reduction="sum")

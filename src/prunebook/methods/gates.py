@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebook.checks import require_positive
-from prunebook.methods.learned import gradients_by_autograd, wide_dtype
+from prunebook.methods.learned import gradients_by_autograd, only_plain_operations, wide_dtype
 from prunebook.methods.units import spread_units
+from prunebook.step_state import StepState
 
 FROZEN = 1e4  # a logit so large leaves nothing to chance, and still fits into half precision
 NOISE_TAIL = 1e-7  # probability below which the tails of the noise are cut: at -16 and 16
@@ -41,8 +42,12 @@ def gumbel_gate(logit: Tensor, noise: Tensor, tau: float = 1.0, hard: bool = Tru
     Source: Jang et al. 2017, arXiv 1611.01144, sections 2.1 and 2.2, for two classes; Maddison et al. 2017,
     arXiv 1611.00712, appendix B.
     """
+    return _gate(logit, noise, require_positive("tau", tau), hard)
+
+
+def _gate(logit: Tensor, noise: Tensor, tau: Tensor | float, hard: bool) -> Tensor:
     total = logit + noise
-    soft = (total / require_positive("tau", tau)).sigmoid()  # eq-gumbel-gate
+    soft = (total / tau).sigmoid()  # eq-gumbel-gate
     return (total > 0).to(soft.dtype) + (soft - soft.detach()) if hard else soft
 
 
@@ -57,42 +62,59 @@ def two_logit_gate(logits: Tensor, tau: float = 1.0, hard: bool = True) -> Tenso
     return F.gumbel_softmax(logits, tau=require_positive("tau", tau), hard=hard)[..., 0]
 
 
-class Gate(nn.Module):
-    """A tensor of gates: their logits, their temperature, and the noise of this step."""
+class Gate(StepState):
+    """A tensor of gates: their logits, their temperature, and the noise of this step.
 
-    noise: Tensor | None
+    Gates whose logits are not trained are not sampled: they are open where l > 0, in training too.
+    """
+
+    noise: Tensor
+    tau: Tensor
 
     def __init__(self, logit: Tensor, tau: float, hard: bool) -> None:
         super().__init__()
         self.logit = nn.Parameter(logit)
-        self.tau, self.hard, self.frozen = tau, hard, False
-        self.register_buffer("noise", None, persistent=False)  # moves with the model, and is not saved
+        self.hard = hard
+        # they move with the model and are not saved; a tensor, so that compiled code sees a new temperature
+        self.register_buffer("tau", logit.new_tensor(tau), persistent=False)
+        self.register_buffer("noise", logistic_noise(logit), persistent=False)
 
     def forward(self) -> Tensor:
         """Return the gates, 0..1, of the logits' shape: sampled in training, by the sign in evaluation."""
-        if self.noise is None or not self.training:
+        if not self.sampled():
             return self.open().to(self.logit.dtype)
-        return gumbel_gate(self.logit, self.noise, self.tau, self.hard)
+        return _gate(self.logit, self.noise, self.tau, self.hard)
+
+    def sampled(self) -> bool:
+        """Return whether coins are tossed: in training, if the logits are trained."""
+        return self.training and self.logit.requires_grad
 
     def open(self) -> Tensor:
         """Return where l > 0."""
         return self.logit.detach() > 0
 
-    def draw(self) -> None:
-        """Draw the noise of the next step; frozen gates need none."""
-        self.noise = None if self.frozen else logistic_noise(self.logit)
+    def watched(self) -> list[nn.Parameter]:
+        """Return the logits and the weights behind them; gates that are not trained have no steps."""
+        return super().watched() if self.logit.requires_grad else []
 
-    def train(self, mode: bool = True) -> "Gate":
-        """Set the mode; also note whether the gates are frozen, which loading may have changed."""
-        frozen = bool((self.logit.detach().abs() > FROZEN / 2).all())
-        if frozen != self.frozen:
-            self.frozen, self.noise = frozen, None
-            self.logit.requires_grad_(not frozen)  # else an optimizer's momentum would still move it
-        return super().train(mode)
+    def renew(self) -> None:
+        """Draw the noise of the next step."""
+        if self.logit.requires_grad:
+            self.noise.copy_(logistic_noise(self.logit))
+
+    def frozen(self) -> bool:
+        """Return whether `freeze` has set all logits."""
+        return bool((self.logit.detach().abs() > FROZEN / 2).all())
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        before = self.frozen()
+        super()._load_from_state_dict(*args, **options)
+        if self.frozen() != before:
+            self.logit.requires_grad_(before)  # a momentum would still move logits that are frozen
 
     def extra_repr(self) -> str:
         """Show the settings that are not parameters; runs with different settings are different runs."""
-        return f"tau={self.tau:g}, hard={self.hard}"
+        return f"tau={float(self.tau):g}, hard={self.hard}"
 
 
 class WeightGate(Gate):
@@ -100,8 +122,11 @@ class WeightGate(Gate):
 
     def forward(self, w: Tensor) -> Tensor:  # type: ignore[override]
         """Return w times its gates, of w's shape and dtype."""
-        if self.noise is None or not self.training:
+        if not self.sampled():
             return w * self.open()
+        if only_plain_operations():
+            return (w * super().forward()).to(w.dtype)
+        self.require_fresh(w)
         gated: Tensor = _GatedWeight.apply(w, self.logit, self.noise, self.tau, self.hard)
         return gated
 
@@ -117,25 +142,39 @@ class WeightGate(Gate):
 
 
 class UnitGate(nn.Module):
-    """The mask of one parameter, with a gate for each unit; weight, bias and BatchNorm share the gate."""
+    """The mask of one parameter, with a gate for each unit; weight, bias and BatchNorm share the gate.
 
-    def __init__(self, gate: Gate, groups: int = 0) -> None:
+    The mask of the weight owns the gate: it follows the mode of that layer, and a BatchNorm that is kept in
+    eval mode does not turn it off. The other masks only refer to it.
+    """
+
+    def __init__(self, gate: Gate, groups: int = 0, owner: bool = False) -> None:
         super().__init__()
-        self.gate, self.groups = gate, groups  # groups of a transposed convolution, 0 for other layers
+        self.groups = groups  # groups of a transposed convolution, 0 for other layers
+        self.reference = (gate,)  # in a tuple, so that the gate does not become a submodule
+        if owner:
+            self.gate = gate
+
+    @property
+    def group(self) -> Gate:
+        """What the masks of a unit have in common: `harden` takes all of them or none."""
+        return self.reference[0]
 
     def forward(self, w: Tensor) -> Tensor:
         """Return w times the gates of its units, of w's shape and dtype."""
-        return w * spread_units(self.gate().to(w.dtype), w, self.groups)
+        if self.group.sampled() and not only_plain_operations():
+            self.group.require_fresh(w)
+        return w * spread_units(self.group().to(w.dtype), w, self.groups)
 
     def kept(self, w: Tensor) -> Tensor:
         """Return where the unit's l > 0; raise a ValueError if a logit is NaN."""
-        require_numbers(self.gate)
-        return spread_units(self.gate.open(), w, self.groups).clone()
+        require_numbers(self.group)
+        return spread_units(self.group.open(), w, self.groups).clone()
 
     def hardened_weight(self, w: Tensor) -> Tensor:
         """Return a copy of w; warn if all of a layer's weight is pruned."""
         if w.dim() > 1:  # warn once per layer, not again for its bias and BatchNorm
-            _warn_if_empty(self.gate, w)
+            _warn_if_empty(self.group, w)
         return w.clone()
 
 
@@ -174,29 +213,26 @@ class _GatedWeight(torch.autograd.Function):
     """w times `gumbel_gate`, with half the buffers to save memory traffic: if you change one, change both."""
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, logit: Tensor, noise: Tensor, tau: float, hard: bool) -> Tensor:
+    def forward(ctx: Any, w: Tensor, logit: Tensor, noise: Tensor, tau: Tensor, hard: bool) -> Tensor:
         soft = logit + noise
         opened = soft.clone().gt_(0)  # numbers: a product with bools would copy them first
-        if tau != 1:
-            soft.div_(tau)
-        soft.sigmoid_()
-        ctx.save_for_backward(w, logit, noise, soft, opened)
-        ctx.tau, ctx.hard = tau, hard
+        soft.div_(tau).sigmoid_()
+        ctx.save_for_backward(w, logit, noise, tau, soft, opened)
+        ctx.hard = hard
         return (w * (opened if hard else soft)).to(w.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        w, logit, noise, soft, opened = ctx.saved_tensors
+        w, logit, noise, tau, soft, opened = ctx.saved_tensors
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted: let autograd find it
 
             def composed(w: Tensor, logit: Tensor) -> Tensor:
-                return (w * gumbel_gate(logit, noise, ctx.tau, ctx.hard)).to(w.dtype)
+                return (w * _gate(logit, noise, tau, ctx.hard)).to(w.dtype)
 
             needed = ctx.needs_input_grad[:2]
             return *gradients_by_autograd(composed, (w, logit), needed, gradient), None, None, None
         pull = gradient.to(soft.dtype) * w.to(soft.dtype)  # in half precision the product could underflow
         torch.ops.aten.sigmoid_backward(pull, soft, grad_input=pull)
-        if ctx.tau != 1:
-            pull.div_(ctx.tau)
+        pull.div_(tau)
         along_w = gradient * (opened if ctx.hard else soft)
         return along_w.to(w.dtype), pull.to(logit.dtype), None, None, None

@@ -1,4 +1,4 @@
-"""Code that the learned masks share: optimizer groups, wider dtypes and second derivatives.
+"""Code that the learned masks share: optimizer groups, wider dtypes, and when not to use fused functions.
 
 Chapter: book/soft-masks.ipynb
 """
@@ -25,6 +25,17 @@ def optimizer_groups(
     named = [{"params": trained, "lr": lr, "weight_decay": 0.0} for trained, lr in learned if trained]
     taken = {parameter for trained, _ in learned for parameter in trained}
     return [{"params": [p for p in model.parameters() if p.requires_grad and p not in taken]}, *named]
+
+
+def only_plain_operations() -> bool:
+    """Return whether torch is recording or transforming the operations that run now.
+
+    Compilers, tracers and `torch.func` take plain operations, and a compiler fuses them by itself. Otherwise
+    the fused functions of the package are faster.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state():
+        return True
+    return torch._C._are_functorch_transforms_active()
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:

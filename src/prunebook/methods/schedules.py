@@ -2,18 +2,21 @@
 
 Progress is a number from 0, at the first training step, to 1, at the end of the run. A schedule is a function
 of the progress that changes a network or its masks in place: pass it as `fit(schedule=...)`, or call it
-before each training step.
+before each training step and, with 1, after the last one.
 
 Chapter: book/weights.ipynb
 """
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 
 from torch import nn
 
-from prunebook.checks import require_percent, require_share, require_whole
-from prunebook.masking import masks, parameter_name, prunable, set_masks
+from prunebook.checks import require_percent, require_share, require_whole, warn_of_share
+from prunebook.cover import warn_uncovered
+from prunebook.layers import Skip, parameter_name, prunable
+from prunebook.masking import masks, set_masks
 from prunebook.methods.weights import Scope, exact_count, groups, magnitudes, named_masks, pruned_now, select
 
 
@@ -58,7 +61,7 @@ def prune_gradually(
     k: float,
     curve: Callable[[float], float] = cubic,
     scope: Scope = "layer",
-    skip: Sequence[str] = (),
+    skip: Skip = (),
     start: float = 0.0,
     end: float = 0.75,
     updates: int = 100,
@@ -85,24 +88,36 @@ def prune_gradually(
         raise ValueError(f"start and end must satisfy 0 <= start < end < 1, got {start} and {end}")
     require_whole("updates", updates, 1)
     require_percent("k", k)
+    warn_of_share("k", k)
     _prune_up_to(model, 0, scope, skip)
+    warn_uncovered(model, skip)
 
     def schedule(progress: float) -> None:
         done = ramp(progress, end, start)
         if done >= 0:
-            _prune_up_to(model, k * curve(math.floor(done * updates) / updates), scope, skip)
+            more = _prune_up_to(model, k * curve(math.floor(done * updates) / updates), scope, skip)
+            if more and progress == 1:
+                warnings.warn(
+                    f"k={k:g} was reached only after the last step, because no step fell between end={end:g} "
+                    "and 1: the network was not trained with these masks. Train for more steps, or lower end",
+                    stacklevel=2,
+                )
 
     return schedule
 
 
-def _prune_up_to(model: nn.Module, k: float, scope: Scope, skip: Sequence[str]) -> None:
-    """Prune each group of layers to k % unless more is pruned already; attach masks where there are none."""
-    kept = masks(model)
+def _prune_up_to(model: nn.Module, k: float, scope: Scope, skip: Skip) -> bool:
+    """Prune each group of layers to k % unless more is pruned already, and return whether any was pruned.
+
+    Where there are no masks, attach them.
+    """
+    kept, more = masks(model), False
     for layers in groups(prunable(model, skip), scope):
         pruned = pruned_now(layers, kept)
         count = exact_count(k, sum(part.numel() for part in pruned))
         if count > sum(int(part.count_nonzero()) for part in pruned):
-            pruned = select(magnitudes(layers), pruned, k)
+            pruned, more = select(magnitudes(layers), pruned, k), True
         elif all(parameter_name(name, "weight") in kept for name in layers):
             continue
         set_masks(model, named_masks(layers, pruned))
+    return more

@@ -7,8 +7,8 @@ Chapter: book/soft-masks.ipynb
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,22 @@ from prunebook.checks import (
     require_positive,
     require_share,
     require_whole,
+    warn_of_share,
 )
-from prunebook.masking import attach_all, before_forward, dense_weight, prunable
-from prunebook.methods.learned import gradients_by_autograd, optimizer_groups, wide_dtype, widened
+from prunebook.cover import warn_uncovered
+from prunebook.layers import Skip, dense_weight, prunable
+from prunebook.masking import attach_all, mask_of, masks
+from prunebook.methods.learned import (
+    gradients_by_autograd,
+    only_plain_operations,
+    optimizer_groups,
+    wide_dtype,
+    widened,
+)
 from prunebook.methods.quantile import quantile_and_slope
 from prunebook.methods.schedules import ramp
 from prunebook.methods.weights import Scope, choose, exact_count, groups, magnitudes
+from prunebook.step_state import StepState, renew
 
 TAU_MIN = 1e-12
 LOG_TAU_MAX = 27.5  # limits log(tau), and so tau to 1e-12..1e12; exact in half precision
@@ -52,10 +62,7 @@ def soft_mask(w: Tensor, t: Tensor | float, tau: Tensor | float) -> Tensor:
     """
     require_at_least("t", t, 0.0)
     require_at_least("tau", tau, TAU_MIN)
-    wide, most = widened(w), EXPONENT_MAX * torch.as_tensor(tau, device=w.device)
-    # clamped before the division, whose gradient would otherwise overflow
-    exponent = ((wide - t) * (wide + t)).clamp(-most, most) / tau  # eq-soft-mask
-    return exponent.sigmoid().to(w.dtype)
+    return _soft_mask(w, t, torch.as_tensor(tau, device=w.device))
 
 
 class SoftPruning:
@@ -71,7 +78,7 @@ class SoftPruning:
             weights that share a threshold, as in Pereira's thesis. The product, raised to 1e-12 if smaller,
             is `.tau`, in units of w^2.
         scope: "layer" gives each layer a threshold and a temperature, "global" shares one of each.
-        skip: Names of layers to leave alone.
+        skip: Layers to leave alone: names, patterns such as "encoder.*", or a function of name and module.
         learn_tau: Whether to train the temperature with the weights. Otherwise only `anneal` changes it.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
         update_every: Number of training steps between two computations of the threshold from the weights.
@@ -86,7 +93,7 @@ class SoftPruning:
         k: float,
         relative_tau: float = 1e-2,
         scope: Scope = "layer",
-        skip: Sequence[str] = (),
+        skip: Skip = (),
         learn_tau: bool = False,
         lr_tau: float = LR_TAU,
         update_every: int = 10,
@@ -96,6 +103,13 @@ class SoftPruning:
         attach_soft(
             model, lambda layers: Threshold(layers, k, relative_tau, learn_tau, update_every), scope, skip
         )
+        warn_of_share("k", k)
+        warn_uncovered(model, skip)
+
+    @property
+    def target_density(self) -> float:
+        """The share of the weights that is kept in the end: 1 - k / 100."""
+        return 1 - thresholds(self.model)[0].k / 100
 
     @property
     def tau(self) -> float:
@@ -125,7 +139,7 @@ class SoftPruning:
         return schedule
 
 
-class Threshold(nn.Module):
+class Threshold(StepState):
     """The threshold that some layers share: t, a quantile of their absolute weights, and log(tau)."""
 
     t: Tensor
@@ -145,7 +159,7 @@ class Threshold(nn.Module):
         weights = torch.cat([dense_weight(layer).detach().flatten() for layer in layers.values()])
         if weights.numel() == 0:
             raise ValueError(f"layers must have weights, got none in {list(layers)}")
-        self.k, self.steps, self.size = k, 0, len(weights)
+        self.k, self.steps, self.size = k, 0, len(weights)  # steps since the last update
         self.layers = dict(layers)  # a plain dict, so that they do not become submodules
         start = max(relative_tau * float(weights.std(correction=0)), TAU_MIN)  # equal weights have no spread
         log_tau = torch.full((), math.log(start), dtype=wide_dtype(weights), device=weights.device)
@@ -154,7 +168,7 @@ class Threshold(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return (t, tau) in float32 or wider."""
-        return widened(self.t).clone(), self.tau()  # a copy: an update must not change what backward needs
+        return widened(self.t), self.tau()
 
     def tau(self) -> Tensor:
         """Return the temperature, in units of w^2, 1e-12 to 1e12."""
@@ -164,6 +178,20 @@ class Threshold(nn.Module):
         """Return how many weights a hardened mask prunes."""
         return exact_count(self.k, self.size)
 
+    def kept(self) -> dict[Tensor, Tensor]:
+        """Return which weights a hardened mask keeps, in all layers, by dense weight; the index breaks ties.
+
+        What a layer has lost for good, because it was hardened before the others, counts as pruned.
+        """
+        scores = magnitudes(self.layers)
+        for score, layer in zip(scores, self.layers.values(), strict=True):
+            if not is_soft(layer):
+                kept = masks(layer).get("weight", cast(Tensor, layer.weight) != 0)
+                score.copy_(torch.where(kept, torch.inf, -1.0))
+        pruned = choose(scores, self.pruned())
+        weights = map(dense_weight, self.layers.values())
+        return {weight: ~gone for weight, gone in zip(weights, pruned, strict=True)}
+
     @torch.no_grad()
     def update_threshold(self) -> None:
         """Set t to the k % quantile of the current absolute weights."""
@@ -172,20 +200,26 @@ class Threshold(nn.Module):
 
     def scores(self) -> list[Tensor]:
         """Return abs(w) of each layer, flattened, in float32 or wider."""
-        weights = [dense_weight(layer).detach() for layer in self.layers.values()]
-        return [widened(w.flatten().abs()) for w in weights]
+        layers = self.layers.values()
+        weights = [dense_weight(layer) if is_soft(layer) else cast(Tensor, layer.weight) for layer in layers]
+        return [widened(w.detach().flatten().abs()) for w in weights]
 
-    def step(self) -> None:
-        """Keep tau in its range; update the threshold in the first of every `update_every` calls."""
-        self.log_tau.clamp_(-LOG_TAU_MAX, LOG_TAU_MAX)
-        if self.steps % self.update_every == 0:
-            self.update_threshold()
-        self.steps += 1
+    def watched(self) -> list[nn.Parameter]:
+        """Return what is learned here, and the weights, on which the threshold depends."""
+        return [*self.learned(), *map(dense_weight, self.layers.values())]
 
-    def train(self, mode: bool = True) -> "Threshold":
-        """Make the next step update the threshold, so that epochs begin alike, in a resumed run too."""
+    def renew(self) -> None:
+        """Update the threshold now, and count the steps from here."""
         self.steps = 0
-        return super().train(mode)
+        self.update_threshold()
+
+    def after_step(self) -> None:
+        """Keep tau in its range; update the threshold after every `update_every` steps."""
+        self.log_tau.clamp_(-LOG_TAU_MAX, LOG_TAU_MAX)
+        self.steps += 1
+        # in a CUDA graph, what is recorded runs in every step
+        if self.steps >= self.update_every or (self.t.is_cuda and torch.cuda.is_current_stream_capturing()):
+            self.renew()
 
 
 class SoftMask(nn.Module):
@@ -197,14 +231,20 @@ class SoftMask(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return w m(w), of w's shape and dtype."""
+        if only_plain_operations():
+            return _soft_weight(w, *self.threshold())
+        if self.training:
+            self.threshold.require_fresh(w)
         weight: Tensor = _SoftWeight.apply(w, *self.threshold())
         return weight
 
+    def kept_together(self) -> dict[Tensor, Tensor]:
+        """Return, for all layers of the threshold, where m >= 1/2 with t at the exact quantile."""
+        return self.threshold.kept()
+
     def kept(self, w: Tensor) -> Tensor:
-        """Return where m >= 1/2 with t at the exact quantile of the weights; the index breaks ties."""
-        layers = self.threshold.layers
-        pruned = choose(magnitudes(layers), self.threshold.pruned())
-        return ~pruned[list(layers).index(self.layer)]
+        """Return where m >= 1/2 with t at the exact quantile of the weights."""
+        return self.kept_together()[dense_weight(self.threshold.layers[self.layer])]
 
     def hardened_weight(self, w: Tensor) -> Tensor:
         """Return w m(w), or w / 2 if that is larger in size: a kept weight stays as strong as under its mask.
@@ -219,15 +259,18 @@ def attach_soft(
     model: nn.Module,
     make_threshold: Callable[[Mapping[str, nn.Module]], Threshold],
     scope: Scope,
-    skip: Sequence[str],
+    skip: Skip,
 ) -> None:
     """Attach soft masks; each group of layers has a threshold that follows its weights in training."""
     made = [make_threshold(layers) for layers in groups(prunable(model, skip), scope)]
-    for threshold in made:
-        threshold.update_threshold()
     mask_of = {dense_weight(layer): SoftMask(t, name) for t in made for name, layer in t.layers.items()}
     attach_all(model, lambda weight: mask_of[weight], skip)
-    before_forward(model, _step)
+    renew(model)
+
+
+def is_soft(layer: nn.Module) -> bool:
+    """Return whether the weight of a layer has a soft mask, which was not hardened yet."""
+    return isinstance(mask_of(layer), SoftMask)
 
 
 def thresholds(model: nn.Module) -> list[Threshold]:
@@ -258,17 +301,19 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
 
 
 def bounded(parameter: Tensor, most: float) -> Tensor:
-    """Return a copy, clamped to -most..most, in float32 or wider; `step` may change the original."""
-    return widened(parameter).clone().clamp(-most, most)
+    """Return a parameter, clamped to -most..most, in float32 or wider."""
+    return widened(parameter).clamp(-most, most)
 
 
-def _step(model: nn.Module) -> None:
-    for threshold in thresholds(model):
-        threshold.step()
+def _soft_mask(w: Tensor, t: Tensor | float, tau: Tensor) -> Tensor:
+    wide, most = widened(w), EXPONENT_MAX * tau
+    # clamped before the division, whose gradient would otherwise overflow
+    exponent = ((wide - t) * (wide + t)).clamp(-most, most) / tau  # eq-soft-mask
+    return exponent.sigmoid().to(w.dtype)
 
 
 def _soft_weight(w: Tensor, t: Tensor, tau: Tensor) -> Tensor:
-    return w * soft_mask(w, t, tau)
+    return w * _soft_mask(w, t, tau)
 
 
 class _SoftWeight(torch.autograd.Function):

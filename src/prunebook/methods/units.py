@@ -13,16 +13,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from prunebook.masking import (
+from prunebook.checks import warn_of_share
+from prunebook.cover import warn_uncovered
+from prunebook.layers import (
     TRANSPOSED,
+    Skip,
     dense_weight,
     maskable,
-    masks,
     parameter_name,
     prunable,
     same_weight,
-    set_masks,
+    skipped,
 )
+from prunebook.masking import masks, set_masks
 from prunebook.methods.weights import Scope, choose, exact_count, groups, select
 from prunebook.shrinking.graph import norms_after, output_layers, try_trace
 
@@ -31,7 +34,7 @@ def prune_units(
     model: nn.Module,
     k: float,
     scope: Scope = "layer",
-    skip: Sequence[str] = (),
+    skip: Skip = (),
     outputs: Sequence[str] | None = None,
 ) -> nn.Module:
     """Mask the k % of the units with the smallest `unit_scores`, in place, and return the model.
@@ -43,7 +46,7 @@ def prune_units(
         model: The units of its linear and convolution layers are pruned.
         k: Percent of the original units, 0 to 100: `exact_count(k, n)` of n units end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
-        skip: Names of layers to leave alone; their units do not count towards the k %.
+        skip: Layers to leave alone, as for `prune_weights`; their units do not count towards the k %.
         outputs: Names of the output layers, which are left alone too; None means that the graph shows them.
 
     Raises:
@@ -52,16 +55,19 @@ def prune_units(
     """
     graph = try_trace(model)
     last = output_layers(model, graph) if outputs is None else outputs
+    skip = [*skipped(model, skip), *last]
     kept = masks(model)
     alive: dict[str, Tensor] = {}
     emptied: list[str] = []
-    for group in groups(prunable(model, [*skip, *last]), scope):
+    for group in groups(prunable(model, skip), scope):
         chosen, rescued = _choose(group, kept, k)
         alive |= chosen
         emptied += rescued
     if emptied:
         warnings.warn(f"k={k:g} would leave no unit in layers {emptied}: the best one is kept", stacklevel=2)
     set_masks(model, _unit_masks(model, alive, norms_after(model, graph), kept))
+    warn_of_share("k", k)
+    warn_uncovered(model, skip)
     return model
 
 

@@ -7,6 +7,7 @@ within a layer.
 Chapter: book/weights.ipynb
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -16,14 +17,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prunebook.checks import require_finite, require_one_of, require_percent, require_whole
-from prunebook.masking import dense_weight, masks, parameter_name, plain_state, prunable, set_masks
+from prunebook.checks import require_finite, require_one_of, require_percent, require_whole, warn_of_share
+from prunebook.cover import warn_uncovered
+from prunebook.layers import Skip, all_weights, dense_weight, parameter_name, prunable
+from prunebook.masking import masks, set_masks
 
 Scope = Literal["layer", "global"]
 
 
 def prune_weights(
-    model: nn.Module, k: float, scope: Scope = "layer", skip: Sequence[str] = (), regrow: bool = False
+    model: nn.Module, k: float, scope: Scope = "layer", skip: Skip = (), regrow: bool = False
 ) -> nn.Module:
     """Mask the k % of the weights that are smallest in absolute value, in place, and return the model.
 
@@ -31,7 +34,8 @@ def prune_weights(
         model: The weights of its linear and convolution layers are pruned, but not the biases.
         k: Percent of the original weights, 0 to 100: `exact_count(k, n)` of n weights end up masked.
         scope: "layer" prunes k % of each layer, "global" k % of all layers together.
-        skip: Names of layers to leave alone; their weights do not count towards the k %.
+        skip: Layers to leave alone: names, patterns such as "encoder.*", or a function of name and module
+            that returns whether to skip it. Their weights do not count towards the k %.
         regrow: Whether to choose again among the dense values of all weights, so that k may also fall.
             Otherwise pruned weights stay pruned.
 
@@ -47,6 +51,8 @@ def prune_weights(
         # to save memory, keep no reference to the scores beyond here: see tests/benchmarks/global_prune.py
         chosen |= named_masks(layers, select(magnitudes(layers), pruned_now(layers, kept), k, layers, regrow))
     set_masks(model, chosen)
+    warn_of_share("k", k)
+    warn_uncovered(model, skip)
     return model
 
 
@@ -148,7 +154,7 @@ def named_masks(layers: Iterable[str], pruned: Iterable[Tensor]) -> dict[str, Te
 
 
 def sensitivity(
-    model: nn.Module, ks: Iterable[float], accuracy: Callable[[nn.Module], float], skip: Sequence[str] = ()
+    model: nn.Module, ks: Iterable[float], accuracy: Callable[[nn.Module], float], skip: Skip = ()
 ) -> list[dict[str, str | float]]:
     """Prune one layer at a time, in a copy; return a row (layer, k, accuracy) for each layer and k.
 
@@ -159,7 +165,7 @@ def sensitivity(
     rising = sorted(ks)
     for layer in prunable(model, skip):
         copy = deepcopy(model)
-        others = [name for name in prunable(model) if name != layer]
+        others = [name for name, *_ in all_weights(model) if name != layer]
         for k in rising:
             prune_weights(copy, k, skip=others)
             rows.append({"layer": layer, "k": k, "accuracy": accuracy(copy)})
@@ -183,7 +189,7 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
     Source: Frankle & Carbin 2019, arXiv 1803.03635, section 1.
     """
-    now, earlier = plain_state(model.state_dict()), plain_state(state)
+    now, earlier = _without_masks(model.state_dict()), _without_masks(state)
     if now.keys() != earlier.keys():
         raise ValueError(
             f"state must have the entries of the model, they differ in {sorted(now.keys() ^ earlier.keys())}"
@@ -194,6 +200,13 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         for name, value in now.items():
             value.copy_(earlier[name])
     return model
+
+
+def _without_masks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict without the entries of masks; those of other parametrizations stay."""
+    return {
+        name: value for name, value in state.items() if not re.search(r"parametrizations\.\w+\.0\.", name)
+    }
 
 
 def _kth_smallest(parts: Sequence[Tensor], count: int) -> float:

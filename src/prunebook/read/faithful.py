@@ -92,9 +92,9 @@ def chance(maps: Tensor, among: Tensor, draws: int = 200, seed: int = 0, block: 
     for _ in range(draws):
         shuffled = maps.detach().cpu().clone()
         for row in shuffled:
-            row[places] = row[places[torch.randperm(len(places), generator=draw)]]
+            row[places] = row[places[torch.randperm(len(places), generator=draw, device="cpu")]]
         found.append(agreement(shuffled, block))
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def common_pairs(model: nn.Module) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ def order_units(model: nn.Module, keep_inputs: bool = False, keep_outputs: bool 
     return [
         torch.cat([active[layer][order], (~used[layer]).nonzero().flatten()])
         if layer in free
-        else torch.arange(len(used[layer]))
+        else torch.arange(len(used[layer]), device="cpu")
         for layer, order in enumerate(best)
     ]
 
@@ -85,8 +85,13 @@ def _cross(link: Tensor) -> Tensor:
 
 def _starts(links: Sequence[Tensor], free: Sequence[int]) -> list[list[Tensor]]:
     """Return the orders to sweep from: the given one, and some drawn at random, the same in each call."""
-    draw, given = torch.Generator().manual_seed(0), [torch.arange(size) for size in layer_sizes(links)]
-    drawn = [[torch.randperm(len(units), generator=draw) for units in given] for _ in range(STARTS)]
+    draw, given = (
+        torch.Generator().manual_seed(0),
+        [torch.arange(size, device="cpu") for size in layer_sizes(links)],
+    )
+    drawn = [
+        [torch.randperm(len(units), generator=draw, device="cpu") for units in given] for _ in range(STARTS)
+    ]
     return [given, *([o if i in free else given[i] for i, o in enumerate(order)] for order in drawn)]
 
 
@@ -123,14 +128,14 @@ def _settled(links: Sequence[Tensor], order: Sequence[Tensor], free: Sequence[in
 
 def _by_means(link: Tensor, units: Tensor, neighbours: Tensor) -> Tensor:
     """Sort the units by the mean place of their neighbours in an adjacent layer; ties keep their order."""
-    places = torch.arange(len(neighbours), dtype=torch.float64)
+    places = torch.arange(len(neighbours), dtype=torch.float64, device="cpu")
     means = link[:, neighbours] @ places / link.sum(1)
     return units[means[units].argsort(stable=True)]
 
 
 def _exchanged(links: Sequence[Tensor], order: Sequence[Tensor], layer: int) -> Tensor:
     """Return the units of a layer after exchanging adjacent units wherever that saves crossings."""
-    cost = torch.zeros(len(order[layer]), len(order[layer]), dtype=torch.float64)
+    cost = torch.zeros(len(order[layer]), len(order[layer]), dtype=torch.float64, device="cpu")
     if layer > 0:
         cost += _cross(links[layer - 1][:, order[layer - 1]])
     if layer < len(links):
@@ -144,4 +149,4 @@ def _exchanged(links: Sequence[Tensor], order: Sequence[Tensor], layer: int) -> 
                 units[i], units[i + 1] = units[i + 1], units[i]
         if units == before:
             break
-    return torch.tensor(units, dtype=torch.int64)
+    return torch.tensor(units, dtype=torch.int64, device="cpu")

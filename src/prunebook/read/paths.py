@@ -285,10 +285,10 @@ def _require_fit(layers: Sequence[nn.Linear], layer: nn.Linear, node: fx.Node) -
 
 def _on_paths(weights: Sequence[Tensor]) -> list[Tensor]:
     """Return the weights, with 0 for those on no path: found by one pass from each end."""
-    fed = [torch.ones(weights[0].shape[1], dtype=torch.bool)]
+    fed = [torch.ones(weights[0].shape[1], dtype=torch.bool, device="cpu")]
     for weight in weights:
         fed.append((weight[:, fed[-1]] != 0).any(1))
-    heard = [torch.ones(len(weights[-1]), dtype=torch.bool)]
+    heard = [torch.ones(len(weights[-1]), dtype=torch.bool, device="cpu")]
     for weight in reversed(weights):
         heard.insert(0, (weight[heard[0]] != 0).any(0))
     return [
@@ -307,7 +307,7 @@ def _product(weights: Sequence[Tensor]) -> Tensor:
 
 def _spread(spread: Tensor | None, inputs: int) -> Tensor:
     if spread is None:
-        return torch.ones(inputs, dtype=torch.float64)
+        return torch.ones(inputs, dtype=torch.float64, device="cpu")
     wide = spread.detach().double().cpu()
     if wide.shape != (inputs,) or not (wide.isfinite() & (wide >= 0)).all():
         raise ValueError(f"spread must be {inputs} finite numbers of at least 0, one per input, got {spread}")
@@ -320,7 +320,7 @@ def _only(weight: Tensor, name: str, index: int | None, axis: int) -> Tensor:
         return weight
     if not 0 <= index < weight.shape[axis]:
         raise ValueError(f"{name} must be in 0..{weight.shape[axis] - 1}, got {index}")
-    others = torch.arange(weight.shape[axis]) != index
+    others = torch.arange(weight.shape[axis], device="cpu") != index
     return weight.index_fill(axis, others.nonzero().flatten(), 0.0)
 
 
@@ -334,7 +334,7 @@ def _count(weights: Sequence[Tensor]) -> int:
 
 def _strongest(weights: Sequence[Tensor], most: int) -> list[Path]:
     """Search best first: a route ranks as high as the strongest path that begins with it."""
-    bounds = [torch.ones(len(weights[-1]), dtype=torch.float64)]
+    bounds = [torch.ones(len(weights[-1]), dtype=torch.float64, device="cpu")]
     for weight in reversed(weights):
         bounds.insert(0, (weight.abs() * bounds[0][:, None]).amax(0))
     first = weights[0].any(0).nonzero().flatten().tolist()

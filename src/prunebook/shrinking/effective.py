@@ -6,7 +6,7 @@ Chapter: book/units.ipynb
 import torch
 from torch import nn
 
-from prunebook.masking import maskable
+from prunebook.layers import maskable
 from prunebook.shrinking.rules import analyse, matrix
 from prunebook.shrinking.slicing import plain
 
@@ -24,7 +24,7 @@ def effective_weights(model: nn.Module) -> int:
     baked = plain(model)
     flow = analyse(baked, borders=False)
     live = {mix.name: (mix.out.live, mix.source.varies) for mix in flow.mixes}
-    live |= {name: (out.live, torch.ones(1, dtype=torch.bool)) for name, out in flow.scales}
+    live |= {name: (out.live, torch.ones(1, dtype=torch.bool, device="cpu")) for name, out in flow.scales}
     layers = {layer.weight: (name, layer) for name, layer in maskable(baked).items()}  # each shared one once
     total = 0
     for name, layer in layers.values():

@@ -140,18 +140,18 @@ class Flow:
     def make(self, ids: Tensor, value: Tensor, rank: int, flat: bool = False) -> Channels:
         """Return new channels under the given ids. A constant that is not finite counts as varying."""
         value = value.where(value.isfinite(), NAN)
-        made = Channels(ids, value, rank, flat, torch.zeros(len(ids), dtype=torch.bool))
+        made = Channels(ids, value, rank, flat, torch.zeros(len(ids), dtype=torch.bool, device="cpu"))
         self._states.append(made)
         return made
 
     def fresh(self, value: Tensor, rank: int) -> Channels:
         """Return new channels under new ids."""
         self._count += len(value)
-        return self.make(torch.arange(self._count - len(value), self._count), value, rank)
+        return self.make(torch.arange(self._count - len(value), self._count, device="cpu"), value, rank)
 
     def copies(self, out: Channels, source: Channels, index: Tensor | None = None, start: int = 0) -> None:
         """Note that channel start + p of `out` depends on channel index[p] of `source` alone."""
-        index = torch.arange(len(source.ids)) if index is None else index
+        index = torch.arange(len(source.ids), device="cpu") if index is None else index
 
         def pull() -> None:
             source.need[index[out.live[start : start + len(index)]]] = True
@@ -178,13 +178,13 @@ class Flow:
         if source is not None and source.fits(count, rank):
             if not source.flat:
                 return source
-            index = torch.arange(len(source.ids)).repeat_interleave(count // len(source.ids))
+            index = torch.arange(len(source.ids), device="cpu").repeat_interleave(count // len(source.ids))
             wide = self.make(source.ids[index], source.value[index], rank)
             self.copies(wide, source, index)
             return wide
         if source is not None:
             self.pin(source, f"{node.target} reads them along another dimension")
-        unknown = self.fresh(torch.full((count,), NAN, dtype=torch.float64), rank)
+        unknown = self.fresh(torch.full((count,), NAN, dtype=torch.float64, device="cpu"), rank)
         self._pinned.append(unknown.ids)
         if before in self._raw:
             self.inputs[str(node.target)] = unknown
@@ -263,7 +263,7 @@ class Flow:
 
     def _settle(self) -> Tensor:
         """Return which ids stay: what is needed, what is tied to it, and at least one channel per layer."""
-        keep = torch.zeros(self._count, dtype=torch.bool)
+        keep = torch.zeros(self._count, dtype=torch.bool, device="cpu")
         for state in self._states:
             keep[state.ids[state.need]] = True
         for ids in self._pinned:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from prunebook.masking import MASKABLE, maskable
+from prunebook.layers import MASKABLE, maskable
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 IN_PLACE = ("iadd", "isub", "imul", "itruediv")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunebook.masking import CONVOLUTIONS, MASKABLE, TRANSPOSED
+from prunebook.layers import CONVOLUTIONS, MASKABLE, TRANSPOSED
 from prunebook.shrinking.flow import NAN, Channels, Flow, Rule
 from prunebook.shrinking.graph import BATCH_NORMS, arguments, is_batch_size, name_of
 
@@ -44,7 +44,7 @@ def matrix(layer: nn.Module) -> Tensor:
 def bias_of(layer: nn.Module) -> Tensor:
     """Return the biases of a layer in float64 on the CPU, or a single zero if it has none."""
     bias = getattr(layer, "bias", None)
-    return torch.zeros(1).double() if bias is None else _double(bias)
+    return torch.zeros(1, device="cpu").double() if bias is None else _double(bias)
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _evaluate(flow: Flow, node: fx.Node) -> Tensor:
         call = copy.copy(flow.module(node)).eval()
     elif isinstance(call, str):
         call = getattr(Tensor, call)
-    return torch.as_tensor(call(*args, **kwargs))
+    return torch.as_tensor(call(*args, **kwargs), device="cpu")
 
 
 def _identity(flow: Flow, node: fx.Node) -> Channels | None:
@@ -164,7 +164,9 @@ def _pool(flow: Flow, node: fx.Node) -> Channels | None:
 def _keeps_constants(node: fx.Node, options: Mapping[str, Any]) -> bool:
     """Return whether pooling a constant gives that constant; averaging over padded zeros does not."""
     if node.op == "call_module":
-        padded = any(torch.tensor(options.get("padding", 0)).flatten()) and options.get("count_include_pad")
+        padded = any(torch.tensor(options.get("padding", 0), device="cpu").flatten()) and options.get(
+            "count_include_pad"
+        )
         return not padded and options.get("divisor_override") is None
     averages = node.target in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
     harmless = len(node.args) <= 3 and {"kernel_size", "stride", "ceil_mode"}.issuperset(options)

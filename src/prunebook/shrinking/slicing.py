@@ -17,7 +17,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from prunebook.masking import TRANSPOSED, bake, masks
+from prunebook.layers import TRANSPOSED
+from prunebook.masking import bake, masks
 from prunebook.shrinking.flow import Channels, Flow, Mix
 from prunebook.shrinking.graph import BATCH_NORMS
 from prunebook.shrinking.rules import analyse

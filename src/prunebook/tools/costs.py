@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.checks import require_at_least
-from prunebook.masking import TRANSPOSED, maskable
+from prunebook.layers import TRANSPOSED, maskable
 from prunebook.shrinking.effective import effective_weights
 from prunebook.shrinking.slicing import evaluating, plain
 
@@ -177,7 +177,7 @@ def latency(model: nn.Module, images: Tensor, rounds: int = 30) -> Latency:
         ValueError: `rounds` is below 1.
     """
     times = latencies({"model": model}, images, rounds)["model"]
-    lower, median, upper = times.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    lower, median, upper = times.quantile(torch.tensor([0.25, 0.5, 0.75], device="cpu")).tolist()
     return Latency(median, lower, upper, len(images), torch.get_num_threads())
 
 
@@ -206,7 +206,7 @@ def latencies(models: Mapping[Key, nn.Module], images: Tensor, rounds: int = 30)
                 model(images)
                 _wait(images)
                 times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: torch.tensor(each[3:]) for name, each in times.items()}
+    return {name: torch.tensor(each[3:], device="cpu") for name, each in times.items()}
 
 
 def _wait(images: Tensor) -> None:

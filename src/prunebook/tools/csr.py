@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.checks import require_share
-from prunebook.masking import Mask
+from prunebook.masking import learning
 from prunebook.shrinking.slicing import plain
 
 BREAK_EVEN = 0.85  # measured with `python -m prunebook latency` on one thread: 0.80 to 0.82
@@ -113,10 +113,8 @@ def baked_copy(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: A mask still learns, or a layer has a parametrization that is not a mask.
     """
-    masks = (module for module in model.modules() if hasattr(module, "kept"))
-    learning = sorted({type(mask).__name__ for mask in masks if not isinstance(mask, Mask)})
-    if learning:
-        raise ValueError(f"model must have hardened masks, got {', '.join(learning)}: call harden(model)")
+    if soft := learning(model):
+        raise ValueError(f"model must have hardened masks, got {', '.join(soft)}: call harden(model)")
     return plain(model)
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.checks import require_one_of
-from prunebook.masking import maskable, masks, parameter_name, set_masks
+from prunebook.layers import maskable, parameter_name
+from prunebook.masking import masks, set_masks
 from prunebook.tools import sealed
 from prunebook.tools.csr import baked_copy
 from prunebook.tools.recording import LAYERS, Recorded, kind_of, pack_argument, steps_of, unpack_argument
@@ -195,13 +196,13 @@ def _decode(name: str, shape: list[int], stored: Mapping[str, Tensor]) -> tuple[
             raise ValueError(f"{name} has {len(bits)} bytes of bits for a shape of {shape}")
         present = torch.from_numpy(np.unpackbits(bits.numpy(), count=math.prod(shape))).bool().view(shape)
     elif (ends := stored.get(f"{name}.rows")) is not None:
-        row = torch.arange(shape[0]).repeat_interleave(ends.long().diff())
-        present = torch.zeros(shape, dtype=torch.bool)
+        row = torch.arange(shape[0], device="cpu").repeat_interleave(ends.long().diff())
+        present = torch.zeros(shape, dtype=torch.bool, device="cpu")
         present.flatten(1)[row, stored[f"{name}.columns"].long()] = True
     if present is None or name in stored:
         return stored[name].clone().view(shape), present
     values = stored[f"{name}.values"]
-    return torch.zeros(shape, dtype=values.dtype).masked_scatter(present, values), present
+    return torch.zeros(shape, dtype=values.dtype, device="cpu").masked_scatter(present, values), present
 
 
 def _build(contents: Any, stored: Mapping[str, Tensor], device: str | torch.device) -> nn.Module:

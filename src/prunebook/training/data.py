@@ -142,7 +142,7 @@ def load_data(name: str = "mnist", device: torch.device | str | None = None, see
             _allow_digits(name, reason)
             name = "digits"
     learn, test = _digits() if name == "digits" else _read(name, data_folder())
-    order = torch.randperm(len(learn[1]), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(learn[1]), generator=torch.Generator().manual_seed(seed), device="cpu")
     count = round(VALID_SHARE * len(order))
     valid, train = order[:count], order[count:]
     mean, std = _mean_std(learn[0][train])
@@ -279,7 +279,7 @@ def _digits() -> list[tuple[Tensor, Tensor]]:
 def _mean_std(images: Tensor) -> tuple[float, float]:
     """Return the exact mean and standard deviation of uint8 images, in grey values 0..1, by counting."""
     counts = torch.bincount(images.flatten(), minlength=256).double()
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
     mean = (counts @ values) / counts.sum()
     variance = (counts @ (values - mean).square()) / counts.sum()
     return mean.item(), variance.sqrt().item()

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from prunebook.checks import require_whole
-from prunebook.masking import masks, sparsity
+from prunebook.cover import sparsity
+from prunebook.masking import masks
 from prunebook.shrinking.slicing import evaluating, keeping_modes
+from prunebook.step_state import renew
 from prunebook.training import checkpoint as checkpoints
 from prunebook.training.data import Data, Split
 
@@ -100,14 +102,15 @@ def fit(
     before.
 
     Args:
-        model: Maps images (n, 1, 28, 28) to class scores (n, classes); on the device of the data.
+        model: Maps images (n, 1, 28, 28) to class scores (n, classes); on the device of the data. In a model
+            in train mode, modules that are in eval mode, such as a frozen BatchNorm, stay in it.
         data: As `load_data` returns it; its test split is not used.
         epochs: Passes over the training split, at least 0.
         batch_size: Images per step, at least 1; the last batch of an epoch may be smaller.
         lr: Learning rate of the default optimizer, Adam; above 0.
         optimizer: An optimizer, or a function that makes one from the list of trainable parameters.
         penalty: Called in every step; returns a scalar tensor that is added to the loss.
-        schedule: Called before every step with the share of the run that is done, in [0, 1).
+        schedule: Called before every step with the share of the run that is done, and with 1 after the last.
         seed: Seed of the batches and the noise, at least 0.
         progress: Whether to show a progress bar.
         on_epoch: Called after each epoch with its row of the history; may add columns or change the model.
@@ -140,12 +143,16 @@ def fit(
 
 
 def linear_decay(optimizer: Optimizer) -> Callable[[float], None]:
-    """Return a `schedule` for `fit` that lowers each learning rate in a straight line: lr (1 - progress)."""
+    """Return a `schedule` for `fit` that lowers each learning rate in a straight line: lr (1 - progress).
+
+    After the last step the rates stay as they were in it, so that the optimizer can go on.
+    """
     first = [float(group["lr"]) for group in optimizer.param_groups]
 
     def schedule(progress: float) -> None:
         for group, lr in zip(optimizer.param_groups, first, strict=True):
-            group["lr"] = lr * (1 - progress)
+            if progress < 1:
+                group["lr"] = lr * (1 - progress)
 
     return schedule
 
@@ -163,6 +170,12 @@ class _Run:
     batch_size: int
     seed: int
     rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check the validation split; note which modules are frozen in eval mode, and stay so."""
+        if len(self.data.valid):
+            _check_split(self.model, self.data.valid, "data.valid")
+        self.frozen = [m for m in self.model.modules() if self.model.training and not m.training]
 
     @property
     def steps(self) -> int:
@@ -253,7 +266,7 @@ class _Run:
         row = {"epoch": epoch + 1, **self.train(epoch, order, bar)}
         valid = evaluate(self.model, self.data.valid) if len(self.data.valid) else Score(math.nan, math.nan)
         if len(self.data.valid) and math.isnan(valid.loss):  # the last step broke the weights
-            _stop_if_not_finite(torch.tensor([valid.loss]), epoch, first=self.steps)
+            _stop_if_not_finite(torch.tensor([valid.loss], device="cpu"), epoch, first=self.steps)
         row |= {"valid_loss": valid.loss, "valid_accuracy": valid.accuracy}
         shown = {"loss": f"{row['train_loss']:.3f}", "valid_accuracy": f"{valid.accuracy:.2%}"}
         if masks(self.model):
@@ -267,11 +280,14 @@ class _Run:
     def train(self, epoch: int, order: int, bar: tqdm[Any]) -> dict[str, float]:
         """Take the steps of one epoch; return the means over its images."""
         images, labels = self.data.train.images, self.data.train.labels
-        shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(order))
+        shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(order), device="cpu")
         batches = shuffled.to(labels.device).split(self.batch_size)
         losses = torch.zeros(2, len(batches), device=labels.device)  # cross-entropy, penalty
         correct = torch.zeros((), dtype=torch.int64, device=labels.device)
         self.model.train()
+        for module in self.frozen:
+            module.training = False
+        renew(self.model)  # from the seed of this epoch, so that a run that is resumed here repeats exactly
         for step, batch in enumerate(batches):
             if self.schedule is not None:
                 self.schedule((epoch * len(batches) + step) / (self.epochs * len(batches)))
@@ -289,6 +305,8 @@ class _Run:
             if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(batches) - 1:
                 _stop_if_not_finite(losses.sum(0)[: step + 1], epoch)
             bar.update()
+        if self.schedule is not None and epoch == self.epochs - 1:
+            self.schedule(1.0)
         sizes = torch.tensor([len(batch) for batch in batches], device=labels.device)
         means = (losses * sizes).sum(1) / len(labels)
         row = {"train_loss": means[0].item(), "train_accuracy": correct.item() / len(labels)}
@@ -323,8 +341,11 @@ def _make_optimizer(
 
 def _check_split(model: nn.Module, split: Split, said: str) -> None:
     """Raise a ValueError if the split is empty or not on the model's device."""
-    if len(split) == 0:
-        raise ValueError(f"{said} must hold at least one image, got none")
+    if len(split) == 0 or len(split.images) != len(split.labels):
+        raise ValueError(
+            f"{said} must hold at least one image and a label for each, got {len(split.images)} images and "
+            f"{len(split.labels)} labels"
+        )
     for name, parameter in model.named_parameters():
         if parameter.device != split.images.device:
             raise ValueError(

@@ -37,7 +37,7 @@ class RandomShift(nn.Module):
         """Return the images, shifted in training."""
         if not self.training:
             return images
-        down, right = torch.randint(-self.pixels, self.pixels + 1, (2,)).tolist()
+        down, right = torch.randint(-self.pixels, self.pixels + 1, (2,), device="cpu").tolist()
         return images.roll((down, right), dims=(-2, -1))
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from prunebook.book.plots.style import mark
 from prunebook.book.widgets import FrameSlider
 from prunebook.checks import require_whole
-from prunebook.masking import dense_weight, maskable, masks, parameter_name
+from prunebook.layers import dense_weight, maskable, parameter_name
+from prunebook.masking import masks
 from prunebook.training.data import Split
 
 

@@ -17,7 +17,7 @@ from prunebook.book.plots.masks import kept_histogram, kept_per_pixel, layer_bar
 from prunebook.book.plots.style import figure
 from prunebook.book.widgets import FrameSlider
 from prunebook.checks import require_one_of
-from prunebook.masking import sparsity
+from prunebook.cover import sparsity
 from prunebook.methods.units import prune_units
 from prunebook.methods.weights import Scope, prune_weights
 from prunebook.shrinking.slicing import shrink
