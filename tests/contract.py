@@ -40,12 +40,12 @@ METHODS: dict[str, Callable[..., object]] = {
     "units": lambda net, **options: pb.prune_units(net, 50, **options),
     "soft": lambda net, **options: pb.SoftPruning(net, 50, learn_tau=True, update_every=1, **options),
     "adaptive": lambda net, **options: pb.AdaptivePruning(net, r=0.4, update_every=1, **options),
-    "gumbel": lambda net, **options: pb.GumbelPruning(net, logit=0.3, target_density=0.5, **options),
-    "gumbel units": lambda net, **options: pb.GumbelPruning(
+    "gates": lambda net, **options: pb.GumbelPruning(net, logit=0.3, target_density=0.5, **options),
+    "unit gates": lambda net, **options: pb.GumbelPruning(
         net, logit=0.3, target_density=0.5, units=True, **options
     ),
 }
-REFUSED, WARNED, NOTED = "refused", "warns", "see note"
+HOLDS, REFUSED, WARNED, NOTED = "✓", "error", "warns", "note"
 
 
 class Net(nn.Module):
@@ -80,7 +80,7 @@ class Case:
 
     @property
     def noisy(self) -> bool:
-        return "gumbel" in self.method
+        return "gate" in self.method
 
     def masked(self, make: Callable[[], nn.Module] = Net, **options):
         """Return a network with masks, in train mode, and what prunes it, or None."""
@@ -427,13 +427,13 @@ def in_parts(case):
     net, pruning = case.masked()
     case.steps(net, pruning)
     wanted = sum(int(mask.sum()) for mask in masks(net).values())
-    if case.method == "gumbel units":
+    if case.method == "unit gates":
         with refusal(ValueError, "parameters that share a Gate"):
             pb.harden(net.encoder[0])
     pb.harden(net.encoder)
     case.loss(net, pruning).backward()
     assert sum(int(mask.sum()) for mask in masks(net).values()) == wanted
-    if "units" in case.method:
+    if "unit" in case.method:
         pb.harden(net.head)
     else:
         case.steps(net, pruning, loss=lambda net, pruning: case.loss(net))
@@ -477,7 +477,7 @@ def frozen_norm(case):
     norm = net.encoder[1].eval()
     case.steps(net, pruning)
     assert not norm.running_mean.any()
-    if case.method == "gumbel units":
+    if case.method == "unit gates":
         for _ in range(8):  # weight, bias and BatchNorm open and close together, in training too
             pb.renew(net)
             alive = net.encoder[0].weight.flatten(1).any(1)
@@ -742,7 +742,7 @@ def captured(case):
 def run(title: str, method: str, device: torch.device) -> str:
     """Return the cell of a situation and a method."""
     outcome = SITUATIONS[title][1](Case(method, device))
-    return outcome or "holds"
+    return outcome or HOLDS
 
 
 def table(device: torch.device) -> str:

@@ -1,8 +1,4 @@
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +8,10 @@ from small import Own, layer_of
 from torch import nn
 from torch.nn.utils import parametrize
 
-from prunebook import masking
 from prunebook.cover import sparsity
 from prunebook.layers import dense_weight, maskable
 from prunebook.masking import Mask, attach, attach_all, bake, harden, masks, set_masks
 
-LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
@@ -217,43 +211,6 @@ def test_compile():
     set_masks(model, {"0.weight": torch.zeros(3, 4, dtype=torch.bool)})
     assert torch.equal(compiled(batch()), model(batch()))
     torch.compiler.reset()
-
-
-DDP = """
-import sys, torch
-from torch import distributed, nn
-from prunebook.cover import sparsity
-from prunebook.masking import attach_all, masks
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-torch.manual_seed(rank)
-model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-attach_all(model, lambda weight: torch.rand_like(weight) > 0.5)  # differs by rank: DDP sends rank 0's
-parallel = nn.parallel.DistributedDataParallel(model)
-optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-for step in range(3):
-    optimizer.zero_grad()
-    parallel(torch.randn(8, 4)).square().sum().backward()
-    optimizer.step()
-for tensor in [*masks(model).values(), *model.state_dict().values(), model[0].weight.detach()]:
-    both = [torch.empty_like(tensor) for _ in range(2)]
-    distributed.all_gather(both, tensor.contiguous())
-    assert torch.equal(*both)
-assert not model[0].weight[~masks(model)["0.weight"]].any() and 0 < sparsity(model) < 1
-distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes(tmp_path):
-    path = str(Path(masking.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": path, "GLOO_SOCKET_IFNAME": LOOPBACK}
-    commands = [[sys.executable, "-Werror", "-c", DDP, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
-    ranks = [subprocess.Popen(each, env=environment, stderr=subprocess.PIPE) for each in commands]
-    errors = [rank.communicate()[1].decode() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
 
 
 def test_masks_work_inside_attention():

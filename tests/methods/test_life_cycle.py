@@ -4,7 +4,6 @@ import copy
 import io
 import math
 import pickle
-from itertools import pairwise
 
 import pytest
 import torch
@@ -106,19 +105,6 @@ def test_evaluation_is_repeatable_and_changes_nothing(method, device, data):
 
 
 @every_method
-def test_the_weights_of_a_step_can_be_read_again(method, device, data):
-    model, _ = masked(method, device)
-    seen = []
-    for _ in range(3):
-        model(data)
-        seen.append(model[0].weight.detach())
-        assert torch.equal(model[0].weight, seen[-1])
-        pb.renew(model)
-    for one, other in pairwise(seen):  # coins are tossed once for each step
-        assert torch.equal(one, other) == ("gumbel" not in method)
-
-
-@every_method
 def test_one_bare_layer_and_convolutions(method):
     if "units" not in method:  # the units of a bare layer are outputs
         layer = nn.Linear(10, 10)
@@ -185,18 +171,6 @@ def test_a_deepcopy_is_independent(method, device, data):
     bake(twin)
     bake(copy.deepcopy(model))
     assert masks(model)
-
-
-@every_learned
-def test_a_deepcopy_of_the_pruning_has_a_model_of_its_own(method):
-    model, pruning = masked(method)
-    both = copy.deepcopy(pruning)
-    assert both.model is not model
-    held = {id(p) for group in both.parameter_groups() for p in group["params"]}
-    assert held == {id(p) for p in both.model.parameters() if p.requires_grad}
-    train(both.model, both)
-    untouched = masked(method)[0]
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), untouched.parameters(), strict=True))
 
 
 @every_method
@@ -284,26 +258,6 @@ def test_a_resumed_run_ends_with_the_same_bits(method, scope, tmp_path):
 # Numbers
 
 
-@every_method
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_precisions(method, dtype, device, data):
-    model, pruning = masked(method, device)
-    model(data)  # noise in float32
-    model = model.to(dtype)
-    output = model(data.to(dtype))
-    loss = output.double().square().mean()
-    if hasattr(pruning, "penalty"):
-        loss = loss + pruning.penalty()
-    loss.backward()
-    assert output.dtype == model[0].weight.dtype == dense_weight(model[0]).grad.dtype == dtype
-    for parameter in model.parameters():
-        assert parameter.dtype == dtype
-        assert parameter.grad.isfinite().all()
-    share = sparsity(model)
-    assert bake(model)[0].weight.dtype == dtype
-    assert sparsity(model) == share
-
-
 @pytest.mark.parametrize("method", ["soft", "adaptive"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_thresholds_of_more_weights_than_a_half_counts(method, dtype):
@@ -337,43 +291,6 @@ def test_equal_weights_have_the_least_temperature(method, value, size):
     kept = masks(layer)["weight"]
     assert (~kept).sum() == round(0.25 * size**2)
     assert torch.equal(harden(layer).weight != 0, kept & (dense_weight(layer) != 0))
-
-
-@every_method
-def test_autocast(method, device, data):
-    model, _ = masked(method, device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        output = model(data)
-    output.float().square().sum().backward()
-    assert output.dtype == torch.bfloat16
-    assert model[0].weight.dtype == torch.float32
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-    again = model[2](model[1](model[0](data)))  # the same noise, whatever it enters by
-    torch.testing.assert_close(output.float(), again, atol=0.05, rtol=0.05)
-
-
-@every_method
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-def test_compile(method):
-    model, _ = masked(method)
-    compiled = torch.compile(model.eval(), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(batch()), model(batch()))
-    torch.compiler.reset()
-
-
-@every_learned
-def test_two_forward_passes_before_one_backward_pass(method, device, data):
-    options = {"update_every": 1} if method in ("soft", "adaptive") else {}
-    (model, _), (twice, _) = masked(method, device, **options), masked(method, device, **options)
-    for each in (model, twice):
-        torch.manual_seed(0)
-        pb.renew(each)
-    (model(data).sum() + model(-data).square().sum()).backward()
-    twice(data).sum().backward()
-    twice(-data).square().sum().backward()
-    for one, two in zip(model.parameters(), twice.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, two.grad)
-        assert one.grad.any()
 
 
 # What an optimizer trains
