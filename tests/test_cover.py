@@ -100,13 +100,20 @@ def test_coverage_by_hand():
     net.append(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
     pb.prune_weights(net, 50, skip=["0", "2", "4"])
     assert coverage(net) == [
-        ("0.weight", 40, False, "no method prunes a Embedding by itself: use attach"),
+        ("0.weight", 40, False, "no method prunes this parameter of Embedding: use attach"),
         ("1.weight", 12, True, "has a mask"),
         ("2.weight", 9, False, "was skipped, or not pruned yet"),
         ("4.weight", 6, False, "is computed by a parametrization that is no mask"),
     ]
     assert sparsity(net) == 6 / 67
     assert sparsity(net, per_layer=True) == {"0": 0, "1": 0.5, "2": 0, "4": 0}
+
+
+def test_masks_of_other_packages_are_counted_once():
+    layer = nn.Linear(4, 4)
+    nn.utils.prune.l1_unstructured(layer, "weight", amount=0.5)
+    assert sparsity(layer) == 0.5
+    assert [row.parameter for row in coverage(layer)] == ["weight"]
 
 
 def test_attach_covers_what_no_method_does():

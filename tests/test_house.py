@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = (
-    ("checks", "layers", "step_state", "masking", "cover"),
+    ("checks", "layers", "slots", "step_state", "masking", "cover"),
     ("shrinking",),
     ("methods",),
     ("tools",),

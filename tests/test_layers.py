@@ -48,6 +48,12 @@ def test_what_names_no_layer_is_refused(skip):
         skipped(deep(), skip)
 
 
+@pytest.mark.parametrize("skip", [nn.Linear(1, 1), None, 3, [0], ["head", None]])
+def test_what_is_no_name_is_refused(skip):
+    with pytest.raises(ValueError, match=r"skip must (be|hold) names"):
+        skipped(deep(), skip)
+
+
 def test_the_name_of_a_lone_layer_is_empty():
     assert skipped(nn.Linear(2, 2), "") == [""]
 

@@ -213,6 +213,49 @@ def test_compile():
     torch.compiler.reset()
 
 
+class Broken(nn.Module):
+    def forward(self, w):
+        raise RuntimeError("no mask after all")
+
+    def kept(self, w):
+        return w > 0
+
+
+def test_a_mask_that_fails_leaves_the_layer_as_it_was():
+    layer = nn.Linear(3, 2)
+    weight = layer.weight
+    with pytest.raises(RuntimeError, match="no mask after all"):
+        attach(layer, Broken())
+    assert layer.weight is weight
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    assert not list(layer.buffers())
+
+
+def test_others_find_the_parameter_where_torch_keeps_it():
+    layer = attach(nn.Linear(3, 2), ones(2, 3))
+    for each in (layer, copy.deepcopy(layer)):
+        (masks_of,) = each.parametrizations.values()
+        assert masks_of.original is dense_weight(each)
+    with pytest.raises(
+        ValueError, match="weight must be without mask to be parametrized, has a mask: bake it"
+    ):
+        parametrize.register_parametrization(layer, "weight", nn.Identity())
+    weight = dense_weight(layer)
+    parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer) is nn.Linear
+    assert layer.weight is weight
+
+
+def test_a_masked_layer_is_reset_as_a_plain_one():
+    layer, plain = attach(nn.Linear(3, 2), every_other(torch.ones(2, 3))), nn.Linear(3, 2)
+    for each in (layer, plain):
+        torch.manual_seed(1)
+        each.reset_parameters()
+    assert torch.equal(dense_weight(layer), plain.weight)
+    assert torch.equal(layer.bias, plain.bias)
+    assert layer.weight.tolist() == (plain.weight * every_other(plain.weight)).tolist()
+
+
 def test_masks_work_inside_attention():
     attention = nn.MultiheadAttention(4, 2)
     attach_all(attention, lambda weight: torch.zeros_like(weight, dtype=torch.bool))

@@ -88,4 +88,4 @@ def _why_not(layer: nn.Module, name: str, weight: Tensor) -> str:
         return "is computed by a parametrization that is no mask"
     if isinstance(layer, MASKABLE) and name == "weight":
         return "was skipped, or not pruned yet"
-    return f"no method prunes a {type(layer).__name__} by itself: use attach"
+    return f"no method prunes this parameter of {type(layer).__name__}: use attach"

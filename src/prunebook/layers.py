@@ -3,7 +3,7 @@
 Chapter: book/weights.ipynb
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import cast
 
@@ -68,9 +68,13 @@ def skipped(model: nn.Module, skip: Skip) -> list[str]:
         ValueError: A name or a pattern fits no module with weights.
     """
     named = {name: layer for name, layer, *_ in all_weights(model)}
+    if isinstance(skip, nn.Module) or not (callable(skip) or isinstance(skip, Iterable)):
+        raise ValueError(f"skip must be names, patterns or a function of (name, module), got {skip!r}")
     if callable(skip):
         return [name for name, module in named.items() if skip(name, module)]
     patterns = [skip] if isinstance(skip, str) else list(skip)
+    if odd := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+        raise ValueError(f"skip must hold names or patterns, as strings, got {odd}")
     found = {pattern: [n for n in named if n == pattern or fnmatchcase(n, pattern)] for pattern in patterns}
     if unknown := [pattern for pattern, names in found.items() if not names]:
         raise ValueError(
@@ -89,10 +93,10 @@ def all_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]
     for path, layer in model.named_modules():
         if "parametrizations" in path.split("."):
             continue
-        present = {name: p for name, p in layer._parameters.items() if p is not None}
-        own = {name: p for name, p in present.items() if not nn.parameter.is_lazy(p) and p.dim() > 1}
-        if isinstance(layer, MASKABLE) and "weight" not in present:
-            own["weight"] = _weight(layer)
+        own: dict[str, Tensor] = {name: p for name, p in layer._parameters.items() if p is not None}
+        if isinstance(layer, MASKABLE) and "weight" not in own:
+            own = {"weight": _weight(layer)}  # computed from other parameters, by whatever package
+        own = {name: p for name, p in own.items() if not nn.parameter.is_lazy(p) and p.dim() > 1}
         yield from ((path, layer, name, weight) for name, weight in own.items())
 
 

@@ -1,27 +1,32 @@
-"""Attach masks to parameters, harden them and bake them in: the only file that uses `parametrize`.
+"""Attach masks to parameters, harden them and bake them in.
 
 A mask is an `nn.Module`. Its `forward(w)` returns the masked weight, in w's shape and dtype; its `kept(w)` a
-bool tensor of w's shape, True = kept. `hardened_weight(w)`, if there is one, is the dense weight to use once
-the mask is hardened; `kept_together()`, what is kept of all weights that compete, by dense weight; `group`,
-what it shares with masks that can only be hardened with it. `Mask` is the constant mask, and `harden` turns
-every other mask into one.
+bool tensor of w's shape, True = kept. It may also define:
+
+- `hardened_weight(w)`, the dense weight to use once the mask is hardened;
+- `hardened(kept)`, called when `harden` has put a constant mask in its place;
+- `kept_together()`, for masks that compete: what all of them keep, by dense weight;
+- `group`, an object that it shares with the masks that can only be hardened together with it.
+
+`Mask` is the constant mask, and `harden` turns every other mask into one.
+
 
 A mask may read more than w: the noise of gates, or a threshold. This is the state of a training step, a
 `StepState`. A gate has its own, and the masks that share a threshold share one.
 
 1. A forward pass draws nothing. It reads buffers of fixed shape, which are filled when the mask is made.
 2. The buffers are renewed after each step of an optimizer that holds a masked weight, or a parameter of the
-   mask such as the logits of gates. torch reports every `optimizer.step()` to one hook of this package.
+   mask such as the logits of gates. This package asks torch to report every `optimizer.step()`.
 3. Between two renewals, all forward passes read the same values, wherever they enter the network: both passes
    of a checkpointed layer, micro-batches, each evaluation in a step of LBFGS. In eval mode nothing is random.
-4. Two optimizers renew what each of them holds. What both hold is renewed twice; the first time is not used.
+4. Two optimizers: each renews what it holds. If both hold a parameter of one state, it is renewed after each.
 5. After a step inside the backward pass, renewal waits until that pass has ended. After a step between the
    forward and the backward pass, autograd refuses the backward pass, because what it needs has changed.
 6. Renewal runs without gradients and without autocast, and a CUDA graph records it with the step.
 7. A copy has a state of its own. Modules are not hooked, so a network can be hardened in parts.
 8. A Parameter stays in its layer, with its name and its place in the order. The mask stands beside it.
-9. When weights change without an optimizer (`p -= ...`), the next forward pass in train mode warns, and reads
-   the old values: call `renew(model)` after each such change.
+9. When weights change again and again without an optimizer (`p -= ...`), a forward pass in train mode warns,
+   and reads the old values: call `renew(model)` after each such change.
 10. Changes through `.data`, or by hand in a compiled network, give no warning: call `renew(model)` there too.
 
 Chapter: book/weights.ipynb
@@ -45,6 +50,8 @@ from prunebook.layers import (
     require_floating,
     require_initialised,
 )
+from prunebook.slots import has_mask, insert, remove, slot
+from prunebook.step_state import states
 
 
 class Mask(nn.Module):
@@ -92,18 +99,7 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
         raise ValueError(f"mask must be a bool tensor or a module with forward(w) and kept(w), got a {kind}")
     if isinstance(module, Mask):
         _require_fit(module.mask, weight, name)
-    _own_class(layer)
-    order = dict(layer._parameters)
-    # torch gets a stand-in: it would cut the hooks by which DistributedDataParallel collects the gradient
-    del layer._parameters[name]
-    layer._buffers[name] = weight.detach()
-    parametrize.register_parametrization(layer, name, module)
-    slot = _slot(layer, name)
-    slot.__class__ = MaskList
-    del slot._buffers["original"]
-    layer._parameters = order
-    masked = property(lambda self: self.parametrizations[name](self._parameters[name]))
-    setattr(type(layer), name, masked)
+    insert(layer, name, module)
     if not isinstance(module, Mask):
         _group(module).__dict__.setdefault("places", []).append((layer, name))
     return layer
@@ -119,6 +115,11 @@ def attach_all(
     Raises:
         ValueError: As `prunable` and `attach` do.
     """
+    if present := states(model):
+        raise ValueError(
+            f"weight must be without mask, and the model without masks that learn, has a "
+            f"{type(present[0]).__name__}: bake it first, or prune each part of a network by itself"
+        )
     holders, attached = _holders(model), {}
     weights = {name: dense_weight(layer) for name, layer in prunable(model, skip).items()}
     for weight in weights.values():  # check all before changing any
@@ -147,14 +148,14 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     places = {name: _place(layers, name) for name in masks}
     for name, (layer, parameter) in places.items():  # check all before changing any
         _require_fit(masks[name], dense_weight(layer, parameter), name)
-        if _has_mask(layer, parameter) and not isinstance(present := _slot(layer, parameter)[0], Mask):
+        if has_mask(layer, parameter) and not isinstance(present := slot(layer, parameter)[0], Mask):
             raise ValueError(
                 f"{name} must have a constant mask or none, has a {type(present).__name__}: harden it"
             )
     holders = _holders(model)
     for name, (layer, parameter) in places.items():
-        if _has_mask(layer, parameter):
-            _slot(layer, parameter)[0].mask.copy_(masks[name])
+        if has_mask(layer, parameter):
+            slot(layer, parameter)[0].mask.copy_(masks[name])
             continue
         shared = Mask(masks[name])
         for holder, held in holders[dense_weight(layer, parameter)]:
@@ -171,7 +172,7 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 
 def mask_of(layer: nn.Module, name: str = "weight") -> nn.Module | None:
     """Return the mask of a layer's parameter, or None if there is none."""
-    return _slot(layer, name)[0] if _has_mask(layer, name) else None
+    return slot(layer, name)[0] if has_mask(layer, name) else None
 
 
 def learning(model: nn.Module) -> list[str]:
@@ -185,7 +186,7 @@ def kept_weights(model: nn.Module) -> dict[Tensor, Tensor]:
     known: dict[Tensor, Tensor] = {}
     with torch.no_grad():
         for _, layer, name in _masked(model):
-            mask, weight = _slot(layer, name)[0], dense_weight(layer, name)
+            mask, weight = slot(layer, name)[0], dense_weight(layer, name)
             if weight not in known:  # masks that share a threshold choose together
                 together = getattr(mask, "kept_together", None)
                 known |= together() if together else {weight: mask.kept(weight)}
@@ -205,19 +206,19 @@ def harden(model: nn.Module) -> nn.Module:
     if not places:
         raise ValueError("model must have masks to harden or bake, got none: attach or prune first")
     # read all masks before writing any: a threshold may depend on the weights of every layer
-    _require_whole_groups([_slot(layer, name)[0] for layer, name in places])
-    known, hardened = kept_weights(model), {}
+    _require_whole_groups([slot(layer, name)[0] for layer, name in places])
+    known = kept_weights(model)
     with torch.no_grad():
+        masks = {dense_weight(layer, name): slot(layer, name)[0] for layer, name in places}
+        new = {w: mask if isinstance(mask, Mask) else Mask(known[w]) for w, mask in masks.items()}
+        folded = {w: getattr(mask, "hardened_weight", torch.clone)(w) for w, mask in masks.items()}
+        for weight, mask in masks.items():
+            if new[weight] is not mask:
+                weight.copy_(folded[weight])
+                if hasattr(mask, "hardened"):
+                    mask.hardened(known[weight])
         for layer, name in places:
-            mask, weight = _slot(layer, name)[0], dense_weight(layer, name)
-            if weight not in hardened:
-                fold = getattr(mask, "hardened_weight", torch.clone)
-                constant = isinstance(mask, Mask)
-                hardened[weight] = (mask, weight) if constant else (Mask(known[weight]), fold(weight))
-        for layer, name in places:
-            weight = dense_weight(layer, name)
-            _slot(layer, name)[0], folded = hardened[weight]
-            weight.copy_(folded)
+            slot(layer, name)[0] = new[dense_weight(layer, name)]
     return model
 
 
@@ -234,9 +235,7 @@ def bake(model: nn.Module) -> nn.Module:
     for _, layer, name in _masked(model):
         with torch.no_grad():
             dense_weight(layer, name).copy_(getattr(layer, name))
-        _own_class(layer)
-        _slot(layer, name).register_parameter("original", dense_weight(layer, name))  # as torch expects it
-        parametrize.remove_parametrizations(layer, name, leave_parametrized=False)
+        remove(layer, name)
     return model
 
 
@@ -249,35 +248,12 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     return dict((bake(copy) if _masked(copy) else copy).state_dict())
 
 
-class MaskList(parametrize.ParametrizationList):
-    """torch's list of parametrizations, but the Parameter stays in its layer, with its name and its place.
-
-    So a masked network has the parameters of a plain one, in their order, and what its masks learn besides.
-    """
-
-    def forward(self, w: Tensor) -> Tensor:  # type: ignore[override]
-        """Return the masked weight."""
-        for parametrization in self:
-            w = parametrization(w)
-        return w
-
-
 def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
     """Split a name such as "1.weight": return layer "1" and "weight"."""
     path, _, parameter = name.rpartition(".")
     if path not in layers:
         raise ValueError(f"masks must have names of parameters of the model, got {name!r}")
     return layers[path], parameter
-
-
-def _slot(layer: nn.Module, name: str) -> Any:
-    """Return the list of parametrizations of a parameter; its [0] is the mask."""
-    return layer.get_submodule(f"parametrizations.{name}")
-
-
-def _has_mask(layer: nn.Module, name: str) -> bool:
-    """Return whether a parameter has a mask; other parametrizations are not in a `MaskList`."""
-    return parametrize.is_parametrized(layer, name) and isinstance(_slot(layer, name), MaskList)
 
 
 def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
@@ -287,7 +263,7 @@ def _masked(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
         for path, layer in model.named_modules()
         if parametrize.is_parametrized(layer)
         for name, _ in layer.get_submodule("parametrizations").named_children()
-        if _has_mask(layer, name)
+        if has_mask(layer, name)
     ]
 
 
@@ -328,17 +304,10 @@ def _require_before_ddp(weights: Iterable[nn.Parameter]) -> None:
             )
 
 
-def _own_class(layer: nn.Module) -> None:
-    """Give a parametrized layer its own class: deep copies share one, which attaching a mask changes."""
-    if parametrize.is_parametrized(layer):
-        cls = type(layer)
-        layer.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
-
-
 def _require_unmasked(layer: nn.Module, name: str) -> None:
     if parametrize.is_parametrized(layer, name):
         raise ValueError(
-            f"{name} must be without mask, has a {type(_slot(layer, name)[0]).__name__}: bake it first"
+            f"{name} must be without mask, has a {type(slot(layer, name)[0]).__name__}: bake it first"
         )
 
 

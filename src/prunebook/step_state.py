@@ -7,28 +7,37 @@ Chapter: book/gumbel.ipynb
 
 import warnings
 from collections.abc import Callable, Collection
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-PATIENCE = 20  # steps after which a state says that no optimizer trains its parameters
+PATIENCE = 50  # steps after which a state says that no optimizer trains its parameters
 
-_states: WeakValueDictionary[int, "StepState"] = WeakValueDictionary()  # in the order of their creation
+# in the order of their creation, which is the order in which they draw random numbers
+_states: WeakValueDictionary[int, "StepState"] = WeakValueDictionary()
 _number = count()
-_waiting: dict["StepState", set[int]] = {}  # for the end of the backward pass that runs now
+# states to renew when a backward pass ends, by the number of the pass, with the ids of what has stepped in it
+_waiting: dict[int, WeakKeyDictionary["StepState", set[int]]] = {}
 
 
 class StepState(nn.Module):
     """State of a training step: buffers of fixed shape, renewed when an optimizer has taken its step.
 
-    A subclass defines `renew`. If something is only due after some steps, it also redefines `after_step`.
+    A subclass defines `renew`, and says in `what` what it renews. If something is only due after some steps,
+    it also redefines `after_step`.
     """
+
+    what: str
+    in_step: bool  # an optimizer that holds a parameter is stepping
+    read: bool  # in train mode, since the last step
+    held: bool  # an optimizer has held what is learned
+    due: bool  # weights were loaded without the buffers
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,58 +69,76 @@ class StepState(nn.Module):
         self.renew()
 
     def require_fresh(self, w: Tensor) -> None:
-        """Warn if w has changed since the last step, but no step of an optimizer was seen; w is a weight."""
-        if type(w) is nn.Parameter and not self.in_step:
-            version = self._versions.setdefault(id(w), w._version)
+        """Warn if a masked weight w is changed again and again by something else than an optimizer.
+
+        Every mask calls this when it is read. If weights were loaded without the buffers, renew these.
+        """
+        if self.due:
+            self.refresh()
+        if self.training and type(w) is nn.Parameter and not self.in_step:
+            self.read = True
+            version, changes = self._versions.setdefault(id(w), (w._version, 0))
             if version != w._version:
-                self._versions[id(w)] = w._version
-                warnings.warn(
-                    f"a masked weight of shape {tuple(w.shape)} has changed, but its {type(self).__name__} "
-                    "is still that of the step before: no optimizer that holds its parameters has stepped. "
-                    "Make the optimizer after the masks are attached or, if you change weights by hand, "
-                    "call prunebook.renew(model) after each step",
-                    stacklevel=2,
-                )
+                self._versions[id(w)] = w._version, changes + 1
+                if changes == 1:  # some optimizers change weights by hand once in a step
+                    warnings.warn(
+                        f"a masked weight of shape {tuple(w.shape)} has changed twice, but no optimizer that "
+                        f"holds it has stepped, so the {self.what} of its {type(self).__name__} is old. If "
+                        "you change weights by hand, call prunebook.renew(model) after each step",
+                        stacklevel=2,
+                    )
 
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*args, **options)
-        self._versions.clear()  # weights that were loaded have not been changed by hand
-
-    def _enter(self) -> None:
-        _listen()
-        _states[next(_number)] = self
-        self.in_step, self.steps_unheld = False, 0
-        self._versions: dict[int, int] = {}
+    def refresh(self) -> None:
+        """Renew, and forget what was seen in the step before."""
+        self.in_step = self.due = self.read = False
+        self._versions.clear()
+        _calmly(self, self.renew)
 
     def finish_step(self, held: Collection[int]) -> None:
         """Note that an optimizer which holds parameters of these ids has stepped; do what is due after it."""
-        self.in_step = False
+        self.in_step = self.read = False
         self._versions.clear()
         _calmly(self, self.after_step)
+        self.note_held(held)
+
+    def note_held(self, held: Collection[int]) -> None:
+        """Warn once if, for many steps, no optimizer has held what is to be learned here."""
         if any(id(parameter) in held for parameter in self.learned()):
-            self.steps_unheld = -1  # from now on, do not count
-        elif self.learned() and self.steps_unheld >= 0:
+            self.held = True
+        elif not self.held and self.learned():
             self.steps_unheld += 1
             if self.steps_unheld == PATIENCE:
                 names = [name for name, p in self.named_parameters(recurse=False) if p.requires_grad]
                 warnings.warn(
-                    f"after {PATIENCE} steps, no optimizer has trained {names} of a {type(self).__name__}: "
-                    "make the optimizer after the masks are attached, from parameter_groups()",
+                    f"in {PATIENCE} steps, no optimizer has held {names} of a {type(self).__name__}: make "
+                    "the optimizer after the masks are attached, from parameter_groups()",
                     stacklevel=2,
                 )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+        self._versions.clear()  # weights that were loaded have not been changed by hand
+        self.due = not any(name.startswith(prefix) for name in state_dict)
+
+    def _enter(self) -> None:
+        _listen()
+        _states[next(_number)] = self
+        self.in_step = self.read = self.held = self.due = False
+        self.steps_unheld: int = 0
+        self._versions: dict[int, tuple[int, int]] = {}  # by id: version when first read, changes since
 
 
 def renew(model: nn.Module) -> None:
     """Draw new noise for the gates of a model and compute its thresholds anew.
 
     Optimizers of `torch.optim` do this by themselves at the end of each step. Call it after each step if you
-    update the parameters by hand. It is also how a run that is resumed begins like the run that was stopped:
-    seed torch, then call it.
+    update parameters by hand. `fit` calls it at the start of each epoch, after it has seeded torch, so that
+    an epoch of a resumed run equals that of the run that was stopped. A loop of your own can do the same.
     """
     for state in states(model):
-        state.in_step = False
-        state._versions.clear()
-        _calmly(state, state.renew)
+        state.refresh()
 
 
 def states(model: nn.Module) -> list[StepState]:
@@ -149,18 +176,23 @@ def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     held, found = _held_by(optimizer)
-    if torch._C._current_graph_task_id() == -1:
+    for state in tuple(_states.values()):
+        if state.read and not state.held and state not in found:
+            state.note_held(held)
+            state.read = False
+    task = torch._C._current_graph_task_id()
+    if task == -1:
         for state in found:
             state.finish_step(held)
-        return
-    # the optimizer steps inside the backward pass, which may still need the state: wait for its end
-    if found and not _waiting:
-        torch.autograd.Variable._execution_engine.queue_callback(_finish_waiting)
-    for state in found:
-        _waiting.setdefault(state, set()).update(held)
+    elif found:
+        # the optimizer steps inside the backward pass, which may still need the state: wait for its end
+        if task not in _waiting:
+            torch.autograd.Variable._execution_engine.queue_callback(partial(_finish_waiting, task))
+        waiting = _waiting.setdefault(task, WeakKeyDictionary())
+        for state in found:
+            waiting.setdefault(state, set()).update(held)
 
 
-def _finish_waiting() -> None:
-    while _waiting:
-        state = next(iter(_waiting))
-        state.finish_step(_waiting.pop(state))
+def _finish_waiting(task: int) -> None:
+    for state, held in _waiting.pop(task).items():
+        state.finish_step(held)

@@ -415,6 +415,35 @@ def test_masks_that_are_there_are_refused_and_left_alone(method):
 
 
 @every_learned
+def test_a_second_pruning_of_one_network_is_refused_and_its_parts_are_apart(method):
+    model = nn.Sequential(network(), nn.Linear(4, 6), network())
+    pruning, other = METHODS[method](model[0]), METHODS[method](model[2])
+    assert len(other.parameter_groups()[-1]["params"]) == len(pruning.parameter_groups()[-1]["params"])
+    before = list(model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"the model without masks that learn, has a .*: bake it first, or prune each"
+    ):
+        pb.SoftPruning(model, 50, skip=["0.*", "2.*"])
+    assert list(model.state_dict()) == before
+    with pytest.raises(ValueError, match=r"model must have constant masks or none, got .*: harden it first"):
+        pb.prune_gradually(model, 50)
+
+
+@every_learned
+def test_a_loss_that_is_no_number_stops_fit_and_the_model_goes_back(method):
+    with seeded(3):
+        model = pb.mlp([16, 12, 3])
+    pruning = METHODS[method](model)
+    before = copy.deepcopy(model.state_dict())
+    data = make_data()
+    data.train.images[7] = math.nan
+    optimizer = Adam(pruning.parameter_groups(), lr=0.01)
+    with pytest.raises(FloatingPointError, match="the loss became nan in epoch 1"):
+        pb.fit(model, data, epochs=2, optimizer=optimizer, batch_size=8, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@every_learned
 def test_nothing_is_left_to_learn_once_hardened(method):
     model, pruning = masked(method)
     calls = [pruning.parameter_groups, lambda: pruning.tau]

@@ -65,6 +65,13 @@ def test_a_run_of_any_length_ends_at_k(steps, end):
     assert zeros(model) == 90
 
 
+def test_layers_to_skip_may_come_from_a_generator():
+    model = network()
+    schedule = prune_gradually(model, 50, skip=(name for name in ["2"]))
+    schedule(1.0 - 1e-9)
+    assert list(masks(model)) == ["0.weight"]
+
+
 def test_gradual_pruning_leaves_alone_what_is_ahead():
     model = prune_weights(network(), 50)
     schedule = prune_gradually(model, 80, linear, end=0.5)

@@ -284,6 +284,20 @@ def test_layers_of_different_precision_share_a_threshold():
     assert sparsity(harden(model)) == 0.5
 
 
+@pytest.mark.parametrize("take_away", [harden, bake])
+def test_layers_that_leave_a_shared_threshold_keep_their_count(take_away):
+    model = network()
+    pb.SoftPruning(model, 50, scope="global", update_every=1)
+    take_away(model[0])
+    lost = int((model[0].weight == 0).sum())
+    train(model, steps=4, optimizer=SGD, lr=0.1)  # baked weights grow again, which changes no count
+    (threshold,) = thresholds(model)
+    below = int((dense_weight(model[2]).abs() < threshold.t).sum())
+    assert below == pytest.approx(50 - lost, abs=1)
+    harden(model)
+    assert int((~masks(model)["2.weight"]).sum()) == 50 - lost
+
+
 def test_a_soft_network_learns_and_keeps_its_accuracy_when_hardened():
     torch.manual_seed(3)
     data, model = make_data(300), pb.mlp([16, 30, 3])

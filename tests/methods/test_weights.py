@@ -240,6 +240,13 @@ def test_sensitivity_prunes_one_layer_at_a_time():
     assert [row["layer"] for row in sensitivity(model, [10], sparsity, skip=["0"])] == ["1"]
 
 
+def test_sensitivity_of_layers_that_share_a_weight():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    model[1].weight = model[0].weight
+    rows = sensitivity(model, [50], lambda net: sum(int((~mask).sum()) for mask in masks(net).values()))
+    assert rows == [{"layer": "0", "k": 50, "accuracy": 16}, {"layer": "2", "k": 50, "accuracy": 4}]
+
+
 def test_rewind_resets_weights_and_keeps_masks():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     plain = copy.deepcopy(model.state_dict())

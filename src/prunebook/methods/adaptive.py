@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunebook.checks import require_not_negative, require_positive, require_share, require_whole
 from prunebook.cover import warn_uncovered
-from prunebook.layers import Skip
+from prunebook.layers import Skip, dense_weight
 from prunebook.methods.learned import widened
 from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing
 from prunebook.methods.soft import (
@@ -52,8 +52,8 @@ class AdaptivePruning:
         skip: Layers to leave alone: names, patterns such as "encoder.*", or a function of name and module.
         lr_r: Learning rate of logit(r) in `parameter_groups`.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
-        update_every: Number of training steps between two computations of the threshold from the weights. In
-            between, t follows r along the slope dt/dr.
+        update_every: Number of steps, of any optimizer that holds the weights, r or tau, between two
+            computations of the threshold from the weights. In between, t follows r along the slope dt/dr.
         grid: Cells of the histogram, at least 16.
         bandwidth: As for `quantile`.
 
@@ -176,6 +176,10 @@ class LearnedThreshold(Threshold):
         """Return how many weights a hardened mask prunes."""
         return round(float(self.ratio().detach()) * self.size)
 
+    def share(self) -> Tensor:
+        """Return r, or 1/2 if it is no number, so that an update does not fail before the loss does."""
+        return self.ratio().nan_to_num(0.5)
+
     def after_step(self) -> None:
         """Keep r in its range, then do what every threshold does."""
         self.logit_r.clamp_(-LOGIT_R_MAX, LOGIT_R_MAX)
@@ -184,10 +188,11 @@ class LearnedThreshold(Threshold):
     @torch.no_grad()
     def update_threshold(self) -> None:
         """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the current weights and r."""
-        r = self.ratio()
-        t, slope = quantile_and_slope(self.scores(), r, self.grid, self.bandwidth)
+        r = self.share()
+        t, slope = quantile_and_slope(self.scores(), self.share_here(), self.grid, self.bandwidth)
+        left = sum(dense_weight(layer).numel() for layer in self.layers.values())
         self.t.copy_(t)
-        self.slope.copy_(slope * r * (1 - r))
+        self.slope.copy_(slope * r * (1 - r) * (self.size / left))
         self.l0.copy_(bounded(self.logit_r, LOGIT_R_MAX))
 
 

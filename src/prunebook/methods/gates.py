@@ -68,6 +68,7 @@ class Gate(StepState):
     Gates whose logits are not trained are not sampled: they are open where l > 0, in training too.
     """
 
+    what = "noise"
     noise: Tensor
     tau: Tensor
 
@@ -75,8 +76,9 @@ class Gate(StepState):
         super().__init__()
         self.logit = nn.Parameter(logit)
         self.hard = hard
-        # they move with the model and are not saved; a tensor, so that compiled code sees a new temperature
-        self.register_buffer("tau", logit.new_tensor(tau), persistent=False)
+        # a tensor, so that compiled code sees when the temperature changes
+        self.register_buffer("tau", logit.new_tensor(tau))
+        # noise moves with the model, and is not saved
         self.register_buffer("noise", logistic_noise(logit), persistent=False)
 
     def forward(self) -> Tensor:
@@ -104,7 +106,7 @@ class Gate(StepState):
 
     def frozen(self) -> bool:
         """Return whether `freeze` has set all logits."""
-        return bool((self.logit.detach().abs() > FROZEN / 2).all())
+        return not self.logit.is_meta and bool((self.logit.detach().abs() > FROZEN / 2).all())
 
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         before = self.frozen()

@@ -15,8 +15,8 @@ from torch import nn
 
 from prunebook.checks import require_percent, require_share, require_whole, warn_of_share
 from prunebook.cover import warn_uncovered
-from prunebook.layers import Skip, parameter_name, prunable
-from prunebook.masking import masks, set_masks
+from prunebook.layers import Skip, parameter_name, prunable, skipped
+from prunebook.masking import learning, masks, set_masks
 from prunebook.methods.weights import Scope, exact_count, groups, magnitudes, named_masks, pruned_now, select
 
 
@@ -89,6 +89,9 @@ def prune_gradually(
     require_whole("updates", updates, 1)
     require_percent("k", k)
     warn_of_share("k", k)
+    if soft := learning(model):
+        raise ValueError(f"model must have constant masks or none, got {', '.join(soft)}: harden it first")
+    skip = skipped(model, skip)
     _prune_up_to(model, 0, scope, skip)
     warn_uncovered(model, skip)
 

@@ -8,7 +8,7 @@ Chapter: book/soft-masks.ipynb
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from prunebook.checks import (
 )
 from prunebook.cover import warn_uncovered
 from prunebook.layers import Skip, dense_weight, prunable
-from prunebook.masking import attach_all, mask_of, masks
+from prunebook.masking import attach_all
 from prunebook.methods.learned import (
     gradients_by_autograd,
     only_plain_operations,
@@ -41,6 +41,7 @@ TAU_MIN = 1e-12
 LOG_TAU_MAX = 27.5  # limits log(tau), and so tau to 1e-12..1e12; exact in half precision
 LR_TAU = 5e-3  # of log(tau): a step of Adam changes tau by half a percent
 MASK_MIN = 1e-12  # smaller mask values become 0
+SHARE_MIN = 1e-6  # a quantile needs a share above 0 and below 1
 EXPONENT_MAX = 1e3  # sigmoid(-1000) is exactly 0, even in float64
 
 
@@ -81,7 +82,8 @@ class SoftPruning:
         skip: Layers to leave alone: names, patterns such as "encoder.*", or a function of name and module.
         learn_tau: Whether to train the temperature with the weights. Otherwise only `anneal` changes it.
         lr_tau: Learning rate of log(tau) in `parameter_groups`.
-        update_every: Number of training steps between two computations of the threshold from the weights.
+        update_every: Number of steps, of any optimizer that holds the weights or tau, between two
+            computations of the threshold from the weights.
 
     Raises:
         ValueError: An argument is out of range, or weights are NaN, infinite, or masked already.
@@ -142,7 +144,9 @@ class SoftPruning:
 class Threshold(StepState):
     """The threshold that some layers share: t, a quantile of their absolute weights, and log(tau)."""
 
+    what = "threshold"
     t: Tensor
+    log_tau: Tensor
 
     def __init__(
         self,
@@ -160,10 +164,14 @@ class Threshold(StepState):
         if weights.numel() == 0:
             raise ValueError(f"layers must have weights, got none in {list(layers)}")
         self.k, self.steps, self.size = k, 0, len(weights)  # steps since the last update
+        self.gone = 0  # weights pruned in layers that were hardened before the others
         self.layers = dict(layers)  # a plain dict, so that they do not become submodules
         start = max(relative_tau * float(weights.std(correction=0)), TAU_MIN)  # equal weights have no spread
         log_tau = torch.full((), math.log(start), dtype=wide_dtype(weights), device=weights.device)
-        self.log_tau = nn.Parameter(log_tau, requires_grad=learn_tau)
+        if learn_tau:
+            self.log_tau = nn.Parameter(log_tau)
+        else:
+            self.register_buffer("log_tau", log_tau)
         self.register_buffer("t", torch.zeros_like(log_tau))
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -175,34 +183,41 @@ class Threshold(StepState):
         return bounded(self.log_tau, LOG_TAU_MAX).exp()
 
     def pruned(self) -> int:
-        """Return how many weights a hardened mask prunes."""
+        """Return how many weights hardened masks prune, in all layers that the threshold had at the start."""
         return exact_count(self.k, self.size)
 
-    def kept(self) -> dict[Tensor, Tensor]:
-        """Return which weights a hardened mask keeps, in all layers, by dense weight; the index breaks ties.
+    def share(self) -> Tensor:
+        """Return the share of all its weights that lies below the threshold, 0 to 1."""
+        return torch.full_like(widened(self.t), self.k / 100)
 
-        What a layer has lost for good, because it was hardened before the others, counts as pruned.
-        """
-        scores = magnitudes(self.layers)
-        for score, layer in zip(scores, self.layers.values(), strict=True):
-            if not is_soft(layer):
-                kept = masks(layer).get("weight", cast(Tensor, layer.weight) != 0)
-                score.copy_(torch.where(kept, torch.inf, -1.0))
-        pruned = choose(scores, self.pruned())
-        weights = map(dense_weight, self.layers.values())
+    def share_here(self) -> Tensor:
+        """Return the share of the weights in its present layers that lies below the threshold."""
+        share, left = self.share(), sum(dense_weight(layer).numel() for layer in self.layers.values())
+        if left == self.size:
+            return share
+        return ((share * self.size - self.gone) / left).clamp(SHARE_MIN, 1 - SHARE_MIN)
+
+    def kept(self) -> dict[Tensor, Tensor]:
+        """Return which weights hardened masks keep, by dense weight; the index breaks ties."""
+        weights = [dense_weight(layer) for layer in self.layers.values()]
+        count = min(max(self.pruned() - self.gone, 0), sum(map(Tensor.numel, weights)))
+        pruned = choose(magnitudes(self.layers), count)
         return {weight: ~gone for weight, gone in zip(weights, pruned, strict=True)}
+
+    def leave(self, layer: str, kept: Tensor) -> None:
+        """Take a layer out that was hardened, and note how many weights it has lost for good."""
+        self.gone += kept.numel() - int(kept.count_nonzero())
+        del self.layers[layer]
 
     @torch.no_grad()
     def update_threshold(self) -> None:
-        """Set t to the k % quantile of the current absolute weights."""
-        ratio = torch.full_like(widened(self.t), self.k / 100)
-        self.t.copy_(quantile_and_slope(self.scores(), ratio)[0])
+        """Set t to the quantile of the current absolute weights."""
+        self.t.copy_(quantile_and_slope(self.scores(), self.share_here())[0])
 
     def scores(self) -> list[Tensor]:
         """Return abs(w) of each layer, flattened, in float32 or wider."""
-        layers = self.layers.values()
-        weights = [dense_weight(layer) if is_soft(layer) else cast(Tensor, layer.weight) for layer in layers]
-        return [widened(w.detach().flatten().abs()) for w in weights]
+        weights = [dense_weight(layer).detach() for layer in self.layers.values()]
+        return [widened(w.flatten().abs()) for w in weights]
 
     def watched(self) -> list[nn.Parameter]:
         """Return what is learned here, and the weights, on which the threshold depends."""
@@ -233,10 +248,13 @@ class SoftMask(nn.Module):
         """Return w m(w), of w's shape and dtype."""
         if only_plain_operations():
             return _soft_weight(w, *self.threshold())
-        if self.training:
-            self.threshold.require_fresh(w)
+        self.threshold.require_fresh(w)
         weight: Tensor = _SoftWeight.apply(w, *self.threshold())
         return weight
+
+    def hardened(self, kept: Tensor) -> None:
+        """Leave the threshold: this mask was replaced by a constant one."""
+        self.threshold.leave(self.layer, kept)
 
     def kept_together(self) -> dict[Tensor, Tensor]:
         """Return, for all layers of the threshold, where m >= 1/2 with t at the exact quantile."""
@@ -266,11 +284,6 @@ def attach_soft(
     mask_of = {dense_weight(layer): SoftMask(t, name) for t in made for name, layer in t.layers.items()}
     attach_all(model, lambda weight: mask_of[weight], skip)
     renew(model)
-
-
-def is_soft(layer: nn.Module) -> bool:
-    """Return whether the weight of a layer has a soft mask, which was not hardened yet."""
-    return isinstance(mask_of(layer), SoftMask)
 
 
 def thresholds(model: nn.Module) -> list[Threshold]:

@@ -21,6 +21,7 @@ from prunebook.checks import require_finite, require_one_of, require_percent, re
 from prunebook.cover import warn_uncovered
 from prunebook.layers import Skip, all_weights, dense_weight, parameter_name, prunable
 from prunebook.masking import masks, set_masks
+from prunebook.step_state import renew
 
 Scope = Literal["layer", "global"]
 
@@ -163,9 +164,9 @@ def sensitivity(
     """
     rows: list[dict[str, str | float]] = []
     rising = sorted(ks)
-    for layer in prunable(model, skip):
+    for layer, alone in prunable(model, skip).items():
         copy = deepcopy(model)
-        others = [name for name, *_ in all_weights(model) if name != layer]
+        others = [name for name, _, _, weight in all_weights(model) if weight is not dense_weight(alone)]
         for k in rising:
             prune_weights(copy, k, skip=others)
             rows.append({"layer": layer, "k": k, "accuracy": accuracy(copy)})
@@ -199,6 +200,7 @@ def rewind(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     with torch.no_grad():
         for name, value in now.items():
             value.copy_(earlier[name])
+    renew(model)
     return model
 
 
