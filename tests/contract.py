@@ -1,8 +1,8 @@
 """What masks must survive in real training: one row for each situation, one column for each method.
 
-`python tests/contract.py` runs it and prints the table of the reference; `tests/test_contract.py` tests it,
-on the GPU too where there is one. A cell holds, or the package refuses by name what it cannot do right, or
-the row says what happens where no code of ours runs.
+`python tests/contract.py` runs it and prints the table of book/contract.md. `tests/test_contract.py` tests
+each cell, on a GPU too where there is one. A cell holds, is refused with an error, gives a warning, or has a
+note on what to do.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def step_in_backward(case):
 
 @situation(
     "an optimizer made before the masks that learn",
-    "It does not hold what is to be learned: a warning says so.",
+    "It does not hold what is to be learned: after 50 steps a warning says so.",
 )
 def optimizer_before(case):
     torch.manual_seed(0)
@@ -386,7 +386,8 @@ def optimizer_before(case):
 
 
 @situation(
-    "updates by hand (`p -= lr * p.grad`)", "A warning in the next forward pass asks for `pb.renew(model)`."
+    "updates by hand (`p -= lr * p.grad`)",
+    "After the second such change, a forward pass in train mode warns and asks for `pb.renew(model)`.",
 )
 def updates_by_hand(case):
     net, _ = case.masked()
@@ -444,6 +445,9 @@ def in_parts(case):
         assert mask_of(net.head[2]) is not None
     pb.harden(net)
     assert not states(net)
+    pb.bake(net.head)
+    assert mask_of(net.head[0]) is None
+    assert mask_of(net.encoder[0]) is not None
     case.loss(net).backward()
 
 

@@ -74,6 +74,13 @@ def test_shared_weights_are_skipped_together():
     assert list(prunable(net, "1")) == ["2"]
 
 
+def test_a_weight_that_an_embedding_shares_is_skipped_under_either_name():
+    net = nn.ModuleDict({"table": nn.Embedding(3, 4), "head": nn.Linear(4, 3), "other": nn.Linear(4, 4)})
+    net["table"].weight = net["head"].weight
+    assert list(prunable(net)) == ["head", "other"]
+    assert list(prunable(net, "table")) == list(prunable(net, "head")) == ["other"]
+
+
 def test_layers_on_the_meta_device_are_refused():
     with pytest.raises(
         ValueError, match="layer '' must have values to be pruned, got weights on device meta"

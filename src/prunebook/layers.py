@@ -40,7 +40,7 @@ def prunable(model: nn.Module, skip: Skip = ()) -> dict[str, nn.Module]:
         ValueError: `skip` names no layer, none is left, or a weight has no values or is not floating point.
     """
     layers, left_out = maskable(model), skipped(model, skip)
-    taken = {_weight(layers[name]) for name in left_out if name in layers}
+    taken = {weight for name, _, _, weight in all_weights(model) if name in left_out}
     chosen = {}
     for name, layer in layers.items():
         if name not in left_out and (weight := _weight(layer)) not in taken:

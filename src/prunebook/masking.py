@@ -4,30 +4,33 @@ A mask is an `nn.Module`. Its `forward(w)` returns the masked weight, in w's sha
 bool tensor of w's shape, True = kept. It may also define:
 
 - `hardened_weight(w)`, the dense weight to use once the mask is hardened;
-- `hardened(kept)`, called when `harden` has put a constant mask in its place;
+- `hardened(kept)`, called by `harden` just before it puts a constant mask in its place;
 - `kept_together()`, for masks that compete: what all of them keep, by dense weight;
 - `group`, an object that it shares with the masks that can only be hardened together with it.
 
 `Mask` is the constant mask, and `harden` turns every other mask into one.
 
+A mask may read more than w. A gate, which opens or closes at random in training, reads its noise; a soft mask
+reads its threshold. Such values belong to one step of training, and a `StepState` holds them in buffers. Each
+gate module has its own, and masks with a common threshold share one.
 
-A mask may read more than w: the noise of gates, or a threshold. This is the state of a training step, a
-`StepState`. A gate has its own, and the masks that share a threshold share one.
-
-1. A forward pass draws nothing. It reads buffers of fixed shape, which are filled when the mask is made.
-2. The buffers are renewed after each step of an optimizer that holds a masked weight, or a parameter of the
-   mask such as the logits of gates. This package asks torch to report every `optimizer.step()`.
+1. A forward pass draws nothing. It reads buffers of fixed shape, which are filled when the mask is made. Only
+   if weights were loaded without the buffers, the next pass renews them first.
+2. The buffers are renewed after a step of an optimizer that holds a masked weight, or a parameter of the mask
+   such as the logits of gates: noise after every step, a threshold after every `update_every` steps. This
+   package asks torch to report every `optimizer.step()`.
 3. Between two renewals, all forward passes read the same values, wherever they enter the network: both passes
    of a checkpointed layer, micro-batches, each evaluation in a step of LBFGS. In eval mode nothing is random.
 4. Two optimizers: each renews what it holds. If both hold a parameter of one state, it is renewed after each.
 5. After a step inside the backward pass, renewal waits until that pass has ended. After a step between the
    forward and the backward pass, autograd refuses the backward pass, because what it needs has changed.
 6. Renewal runs without gradients and without autocast, and a CUDA graph records it with the step.
-7. A copy has a state of its own. Modules are not hooked, so a network can be hardened in parts.
+7. A copy has a state of its own. A network can be hardened in parts, since no module is hooked.
 8. A Parameter stays in its layer, with its name and its place in the order. The mask stands beside it.
 9. When weights change again and again without an optimizer (`p -= ...`), a forward pass in train mode warns,
    and reads the old values: call `renew(model)` after each such change.
-10. Changes through `.data`, or by hand in a compiled network, give no warning: call `renew(model)` there too.
+10. Some changes give no warning: those through `.data` and, in a compiled network, those by hand and the
+    loading of weights without the buffers. Call `renew(model)` after each of them.
 
 Chapter: book/weights.ipynb
 """
@@ -68,7 +71,7 @@ class Mask(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         """Return `w` where it is kept and 0 elsewhere, in w's shape and dtype; w must be finite."""
-        # bytes multiply twice as fast as bools, ten times as fast as torch.where, but TorchScript cannot view
+        # as bytes: twice as fast as bools, ten times as fast as torch.where; TorchScript cannot view them so
         mask = self.mask if torch._C._get_tracing_state() else self.mask.view(torch.uint8)
         return w * mask + 0  # eq-mask, where + 0 turns -0 into 0
 
@@ -86,8 +89,8 @@ def attach(layer: nn.Module, mask: Tensor | nn.Module, name: str = "weight") -> 
         name: Name of the parameter in the layer.
 
     Raises:
-        ValueError: The parameter is missing, not floating point or parametrized already, or the mask has no
-            `kept` or does not fit.
+        ValueError: The parameter is missing, has no values yet, is not floating point or is parametrized
+            already, or the mask has no `kept` or does not fit.
     """
     _require_unmasked(layer, name)
     require_initialised(layer, "layer")
@@ -113,7 +116,8 @@ def attach_all(
     Modules that share a weight share one mask, even if only one is maskable (the other may be an embedding).
 
     Raises:
-        ValueError: As `prunable` and `attach` do.
+        ValueError: As `prunable` and `attach` do; or the model has masks that learn; or these masks learn and
+            DistributedDataParallel holds the weights.
     """
     if present := states(model):
         raise ValueError(
@@ -128,7 +132,7 @@ def attach_all(
     for name, weight in weights.items():
         mask = make_mask(weight)
         attached[name] = Mask(mask) if isinstance(mask, Tensor) else mask
-    if any(True for mask in attached.values() for _ in mask.parameters()):
+    if any(list(mask.parameters()) for mask in attached.values()):
         _require_before_ddp(weights.values())
     for name, weight in weights.items():
         for holder, parameter in holders[weight]:
@@ -229,7 +233,7 @@ def bake(model: nn.Module) -> nn.Module:
     on training, the zeros do not stay zero.
 
     Raises:
-        ValueError: The model has no mask.
+        ValueError: As `harden` does.
     """
     harden(model)
     for _, layer, name in _masked(model):
@@ -278,7 +282,7 @@ def _holders(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]
 
 
 def _group(mask: Any) -> Any:
-    """Return what a mask has in common with others that can only be hardened together, or itself."""
+    """Return the `group` of a mask or, if it has none, the mask itself."""
     return getattr(mask, "group", mask)
 
 

@@ -1,4 +1,7 @@
-"""Where a mask stands: beside a Parameter that stays in its layer. Only this file changes parametrizations.
+"""Where a mask stands: beside a Parameter that stays in its layer.
+
+Masks are parametrizations, which is torch's way to compute a parameter anew each time it is read. Only this
+file adds them and takes them away.
 
 Chapter: book/weights.ipynb
 """
@@ -12,10 +15,10 @@ from torch.nn.utils import parametrize
 
 
 def insert(layer: nn.Module, name: str, mask: nn.Module) -> None:
-    """Put a mask on a parameter of a layer, whose Parameter keeps its name and its place in the order."""
+    """Put a mask on a parameter of a layer. The Parameter keeps its name and its place in the layer."""
     _own_class(layer)
     before = dict(layer._parameters), dict(layer._buffers)
-    # torch gets a stand-in: it would cut the hooks by which DistributedDataParallel collects the gradient
+    # torch gets a stand-in: it would strip the Parameter of the hooks that DistributedDataParallel needs
     layer._buffers[name] = layer.get_parameter(name).detach()
     del layer._parameters[name]
     try:
@@ -47,7 +50,8 @@ def has_mask(layer: nn.Module, name: str) -> bool:
 class MaskList(parametrize.ParametrizationList):
     """torch's list of parametrizations, but the Parameter stays in its layer, with its name and its place.
 
-    So a masked network has the parameters of a plain one, in their order, and what its masks learn besides.
+    A masked network therefore has the parameters of a plain one, in the same order. The only new ones are
+    those that its masks learn.
     """
 
     def hold(self, layer: nn.Module, name: str) -> None:
@@ -86,10 +90,7 @@ def _put_property(cls: type, name: str) -> None:
     def masked(layer: Any) -> Tensor:
         parameters = layer._parameters if name in layer._parameters else layer.__dict__
         if name not in parameters:
-            raise AttributeError(
-                f"{name} of a masked layer must be a parameter or a view of one, got none: another tool has "
-                "taken it away. FSDP keeps it with use_orig_params=False"
-            )
+            raise AttributeError(name)  # then torch says that the layer has no such attribute
         return cast(Tensor, layer.parametrizations[name](parameters[name]))
 
     def put(layer: Any, value: Tensor) -> None:
@@ -99,11 +100,11 @@ def _put_property(cls: type, name: str) -> None:
         del layer.__dict__[name]
 
     def reset_parameters(layer: Any) -> None:
-        layer.__class__ = plain  # whose weight is the dense one, which is to be reset
+        own, layer.__class__ = type(layer), plain  # whose weight is the dense one, which is to be reset
         try:
             layer.reset_parameters()
         finally:
-            layer.__class__ = cls
+            layer.__class__ = own
 
     plain = cls.__bases__[0]
     setattr(cls, name, property(masked, put, take))

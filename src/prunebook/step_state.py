@@ -41,9 +41,9 @@ class StepState(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places: list[
-            tuple[nn.Module, str]
-        ] = []  # (layer, parameter) for all that it masks; see `attach`
+        # (layer, parameter) of what a gate masks, noted by `attach`; a threshold knows its layers instead
+        self.places: list[tuple[nn.Module, str]] = []
+        self.due = False
         self._enter()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -71,7 +71,8 @@ class StepState(nn.Module):
     def require_fresh(self, w: Tensor) -> None:
         """Warn if a masked weight w is changed again and again by something else than an optimizer.
 
-        Every mask calls this when it is read. If weights were loaded without the buffers, renew these.
+        A mask calls this when it reads the buffers, except while torch compiles or traces. If weights were
+        loaded without the buffers, this renews the buffers.
         """
         if self.due:
             self.refresh()
@@ -125,7 +126,7 @@ class StepState(nn.Module):
     def _enter(self) -> None:
         _listen()
         _states[next(_number)] = self
-        self.in_step = self.read = self.held = self.due = False
+        self.in_step = self.read = self.held = False  # a copy keeps `due`: its buffers are as old
         self.steps_unheld: int = 0
         self._versions: dict[int, tuple[int, int]] = {}  # by id: version when first read, changes since
 
@@ -187,10 +188,10 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     elif found:
         # the optimizer steps inside the backward pass, which may still need the state: wait for its end
         if task not in _waiting:
+            _waiting[task] = WeakKeyDictionary()
             torch.autograd.Variable._execution_engine.queue_callback(partial(_finish_waiting, task))
-        waiting = _waiting.setdefault(task, WeakKeyDictionary())
         for state in found:
-            waiting.setdefault(state, set()).update(held)
+            _waiting[task].setdefault(state, set()).update(held)
 
 
 def _finish_waiting(task: int) -> None:

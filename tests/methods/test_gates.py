@@ -11,7 +11,7 @@ from torch import nn
 import prunebook as pb
 from prunebook.layers import dense_weight
 from prunebook.masking import harden, masks
-from prunebook.methods.gates import _GatedWeight, gates, logistic_noise, two_logit_gate
+from prunebook.methods.gates import WeightGate, _GatedWeight, gates, logistic_noise, two_logit_gate
 from prunebook.methods.units import spread_units
 
 N = 200_000
@@ -177,6 +177,13 @@ def test_evaluation_goes_by_the_sign(method):
         assert torch.equal(masks(model)[f"{name}.weight"], mask)
     output = model(batch())
     assert torch.equal(harden(model).train()(batch()), output)
+
+
+def test_gates_on_two_parameters_of_a_layer_are_both_found():
+    lstm = nn.LSTM(3, 4)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        pb.attach(lstm, WeightGate(torch.full_like(dense_weight(lstm, name), 2.0), 1.0, True), name)
+    assert list(gates(lstm)) == ["weight_ih_l0", "weight_hh_l0"]
 
 
 def test_a_gate_at_zero_is_closed():

@@ -1,7 +1,8 @@
 """Adaptive pruning: learn the share to prune, r, and the temperature of the mask, tau, with the weights.
 
-The threshold is t(r), the r-quantile of the absolute weights, and dt/dr = 1 / f(t), where f is their density,
-carries the gradient of the loss to r. The author calls the method learned ratio pruning (LRP).
+The threshold t(r) is the r-quantile of the absolute weights. Its slope is dt/dr = 1 / f(t), where f is the
+density of these weights. Along this slope the gradient of the loss reaches r. The author calls the method
+learned ratio pruning (LRP).
 
 Chapter: book/adaptive.ipynb
 """
@@ -187,7 +188,10 @@ class LearnedThreshold(Threshold):
 
     @torch.no_grad()
     def update_threshold(self) -> None:
-        """Set t0 and its slope, dt/dl = dt/dr r (1 - r), from the current weights and r."""
+        """Set t0 and its slope, dt/dl = dt/ds r (1 - r) n / m, from the current weights and r.
+
+        Here s is the share to prune of the m weights that still learn, out of n at the start.
+        """
         r = self.share()
         t, slope = quantile_and_slope(self.scores(), self.share_here(), self.grid, self.bandwidth)
         left = sum(dense_weight(layer).numel() for layer in self.layers.values())

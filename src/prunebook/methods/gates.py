@@ -1,8 +1,9 @@
 """Gates that are coin tosses: one logit each, noise in training, and a straight-through gradient.
 
-A gate has one logit l. In training it is open if l + noise > 0, where the noise is logistic: the difference
-of two Gumbel variables. So P(open) = sigmoid(l) at any temperature tau, which has no unit and only shapes the
-gradient of a hard gate. In evaluation, and when hardened, a gate is open if l > 0, and nothing is sampled.
+A gate has one logit l. In training it is open if l + noise > 0. The noise is logistic: it is distributed as
+the difference of two Gumbel variables. So P(open) = sigmoid(l). The temperature tau, which has no unit, does
+not change this: in a hard gate it only shapes the gradient. In evaluation, and when hardened, a gate is open
+if l > 0, and nothing is sampled.
 
 Chapter: book/gumbel.ipynb
 """
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebook.checks import require_positive
+from prunebook.layers import parameter_name
 from prunebook.methods.learned import gradients_by_autograd, only_plain_operations, wide_dtype
 from prunebook.methods.units import spread_units
 from prunebook.step_state import StepState
@@ -146,8 +148,8 @@ class WeightGate(Gate):
 class UnitGate(nn.Module):
     """The mask of one parameter, with a gate for each unit; weight, bias and BatchNorm share the gate.
 
-    The mask of the weight owns the gate: it follows the mode of that layer, and a BatchNorm that is kept in
-    eval mode does not turn it off. The other masks only refer to it.
+    The mask of the weight owns the gate. So the gate is sampled whenever that layer is in train mode, even if
+    its BatchNorm is kept in eval mode. The other masks only refer to the gate.
     """
 
     def __init__(self, gate: Gate, groups: int = 0, owner: bool = False) -> None:
@@ -181,7 +183,7 @@ class UnitGate(nn.Module):
 
 
 def gates(model: nn.Module) -> dict[str, Gate]:
-    """Return the gates of a model by the name of the first layer that uses them.
+    """Return the gates of a model by the name of the first layer, or other parameter, that they mask.
 
     Raises:
         ValueError: There is none.
@@ -189,7 +191,9 @@ def gates(model: nn.Module) -> dict[str, Gate]:
     found: dict[Gate, str] = {}
     for path, module in model.named_modules():
         if isinstance(module, Gate):
-            found.setdefault(module, path.partition("parametrizations.")[0].removesuffix("."))
+            layer, _, rest = path.partition("parametrizations.")
+            layer, parameter = layer.removesuffix("."), rest.partition(".")[0]
+            found.setdefault(module, layer if parameter == "weight" else parameter_name(layer, parameter))
     if not found:
         raise ValueError("model must have Gumbel gates, got none: they were hardened, or never attached")
     return {name: gate for gate, name in found.items()}
@@ -212,7 +216,7 @@ def _warn_if_empty(gate: Gate, w: Tensor) -> None:
 
 
 class _GatedWeight(torch.autograd.Function):
-    """w times `gumbel_gate`, with half the buffers to save memory traffic: if you change one, change both."""
+    """w times `gumbel_gate`, with half as many buffers, which saves memory traffic: change both or none."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, logit: Tensor, noise: Tensor, tau: Tensor, hard: bool) -> Tensor:

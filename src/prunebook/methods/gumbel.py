@@ -40,7 +40,7 @@ from prunebook.methods.weights import choose
 from prunebook.shrinking.effective import effective_weights
 from prunebook.shrinking.graph import norms_after, output_layers, try_trace
 
-TAU_MIN = 1e-6  # the smallest temperature that half precision holds
+TAU_MIN = 1e-6  # half precision still holds it
 LOGIT = 2.0  # at the start: P(open) = 0.88
 LR_GATES = 2e-2
 

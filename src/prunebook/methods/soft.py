@@ -202,7 +202,7 @@ class Threshold(StepState):
         weights = [dense_weight(layer) for layer in self.layers.values()]
         count = min(max(self.pruned() - self.gone, 0), sum(map(Tensor.numel, weights)))
         pruned = choose(magnitudes(self.layers), count)
-        return {weight: ~gone for weight, gone in zip(weights, pruned, strict=True)}
+        return {weight: ~part for weight, part in zip(weights, pruned, strict=True)}
 
     def leave(self, layer: str, kept: Tensor) -> None:
         """Take a layer out that was hardened, and note how many weights it has lost for good."""
@@ -220,8 +220,8 @@ class Threshold(StepState):
         return [widened(w.flatten().abs()) for w in weights]
 
     def watched(self) -> list[nn.Parameter]:
-        """Return what is learned here, and the weights, on which the threshold depends."""
-        return [*self.learned(), *map(dense_weight, self.layers.values())]
+        """Return what is learned here, and the weights; nothing once all layers are hardened."""
+        return [*self.learned(), *map(dense_weight, self.layers.values())] if self.layers else []
 
     def renew(self) -> None:
         """Update the threshold now, and count the steps from here."""
