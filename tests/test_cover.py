@@ -123,14 +123,13 @@ def test_attach_covers_what_no_method_does():
     name = "self_attn.in_proj_weight"
     pb.set_masks(layer, {name: torch.rand(48, 16) > 0.9})
     assert all(row.masked for row in coverage(layer))
-    x = torch.randn(2, 5, 16)
+    claimed, x = sparsity(layer), torch.randn(2, 5, 16)
     with torch.no_grad():  # torch's fast path, which reads the weights of its parts
         fast = layer(x)
     torch.testing.assert_close(fast, layer(x))
     torch.testing.assert_close(fast, bake(layer)(x))
-    assert sparsity(layer) == pytest.approx(
-        truly_zero(pb.prune_weights(layer, 90, skip="self_attn")), abs=0.05
-    )
+    weights = [p for p in layer.parameters() if p.dim() > 1]
+    assert claimed == sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights) > 0.85
 
 
 def test_masks_work_inside_recurrent_layers():

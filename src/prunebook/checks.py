@@ -27,11 +27,9 @@ def require_not_negative(name: str, value: float) -> float:
 
 def require_at_least(name: str, value: Tensor | float, least: float) -> Tensor | float:
     """Require a number, or every number in a tensor, to be at least `least`."""
+    inside = value >= least
     return _require(
-        name,
-        value,
-        bool((value >= least).all()) if isinstance(value, Tensor) else value >= least,
-        f"at least {least:g}",
+        name, value, bool(inside.all() if isinstance(inside, Tensor) else inside), f"at least {least:g}"
     )
 
 

@@ -243,13 +243,18 @@ def bake(model: nn.Module) -> nn.Module:
     return model
 
 
+def unmasked(model: nn.Module) -> nn.Module:
+    """Return a copy whose masks are baked into plain weights."""
+    copy = deepcopy(model)
+    return bake(copy) if _masked(copy) else copy
+
+
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """Return a state_dict without masks but with their zeros, for a network that knows nothing of masks.
 
     It holds what `bake` would leave, in new tensors; the model does not change.
     """
-    copy = deepcopy(model)
-    return dict((bake(copy) if _masked(copy) else copy).state_dict())
+    return dict(unmasked(model).state_dict())
 
 
 def _place(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:

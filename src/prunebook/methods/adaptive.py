@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prunebook.checks import require_not_negative, require_positive, require_share, require_whole
 from prunebook.cover import warn_uncovered
-from prunebook.layers import Skip, dense_weight
+from prunebook.layers import Skip
 from prunebook.methods.learned import widened
 from prunebook.methods.quantile import GRID, Bandwidth, quantile_and_slope, require_smoothing
 from prunebook.methods.soft import (
@@ -194,9 +194,8 @@ class LearnedThreshold(Threshold):
         """
         r = self.share()
         t, slope = quantile_and_slope(self.scores(), self.share_here(), self.grid, self.bandwidth)
-        left = sum(dense_weight(layer).numel() for layer in self.layers.values())
         self.t.copy_(t)
-        self.slope.copy_(slope * r * (1 - r) * (self.size / left))
+        self.slope.copy_(slope * r * (1 - r) * (self.size / self.left()))
         self.l0.copy_(bounded(self.logit_r, LOGIT_R_MAX))
 
 

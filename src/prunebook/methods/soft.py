@@ -192,15 +192,18 @@ class Threshold(StepState):
 
     def share_here(self) -> Tensor:
         """Return the share of the weights in its present layers that lies below the threshold."""
-        share, left = self.share(), sum(dense_weight(layer).numel() for layer in self.layers.values())
-        if left == self.size:
-            return share
-        return ((share * self.size - self.gone) / left).clamp(SHARE_MIN, 1 - SHARE_MIN)
+        if (left := self.left()) == self.size:
+            return self.share()
+        return ((self.share() * self.size - self.gone) / left).clamp(SHARE_MIN, 1 - SHARE_MIN)
+
+    def left(self) -> int:
+        """Return how many weights its present layers have."""
+        return sum(dense_weight(layer).numel() for layer in self.layers.values())
 
     def kept(self) -> dict[Tensor, Tensor]:
         """Return which weights hardened masks keep, by dense weight; the index breaks ties."""
         weights = [dense_weight(layer) for layer in self.layers.values()]
-        count = min(max(self.pruned() - self.gone, 0), sum(map(Tensor.numel, weights)))
+        count = min(max(self.pruned() - self.gone, 0), self.left())
         pruned = choose(magnitudes(self.layers), count)
         return {weight: ~part for weight, part in zip(weights, pruned, strict=True)}
 

@@ -85,10 +85,8 @@ def _cross(link: Tensor) -> Tensor:
 
 def _starts(links: Sequence[Tensor], free: Sequence[int]) -> list[list[Tensor]]:
     """Return the orders to sweep from: the given one, and some drawn at random, the same in each call."""
-    draw, given = (
-        torch.Generator().manual_seed(0),
-        [torch.arange(size, device="cpu") for size in layer_sizes(links)],
-    )
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.arange(size, device="cpu") for size in layer_sizes(links)]
     drawn = [
         [torch.randperm(len(units), generator=draw, device="cpu") for units in given] for _ in range(STARTS)
     ]

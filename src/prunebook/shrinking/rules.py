@@ -164,9 +164,8 @@ def _pool(flow: Flow, node: fx.Node) -> Channels | None:
 def _keeps_constants(node: fx.Node, options: Mapping[str, Any]) -> bool:
     """Return whether pooling a constant gives that constant; averaging over padded zeros does not."""
     if node.op == "call_module":
-        padded = any(torch.tensor(options.get("padding", 0), device="cpu").flatten()) and options.get(
-            "count_include_pad"
-        )
+        padding = torch.tensor(options.get("padding", 0), device="cpu")
+        padded = any(padding.flatten()) and options.get("count_include_pad")
         return not padded and options.get("divisor_override") is None
     averages = node.target in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
     harmless = len(node.args) <= 3 and {"kernel_size", "stride", "ceil_mode"}.issuperset(options)

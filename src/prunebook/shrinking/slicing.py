@@ -7,7 +7,6 @@ act(bias), the same number for every input, so its effect is added to the biases
 Chapter: book/units.ipynb
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebook.layers import TRANSPOSED
-from prunebook.masking import bake, masks
+from prunebook.masking import unmasked
 from prunebook.shrinking.flow import Channels, Flow, Mix
 from prunebook.shrinking.graph import BATCH_NORMS
 from prunebook.shrinking.rules import analyse
@@ -87,9 +86,7 @@ def plain(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: A layer has a parametrization that is no mask, such as weight normalisation.
     """
-    baked = copy.deepcopy(model)
-    if masks(baked):
-        bake(baked)
+    baked = unmasked(model)
     foreign = [name for name, module in baked.named_modules() if hasattr(module, "parametrizations")]
     if foreign:
         raise ValueError(f"model must have no parametrizations but masks, got others in {foreign}")
