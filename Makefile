@@ -55,8 +55,8 @@ test: $(READY) lint ## run everything: lint, unit tests, every notebook, the str
 check: $(READY) lint ## run lint, types and every test that takes at most some seconds
 	@$(PYTEST) -m "not slow"
 
-lab: $(READY) ## open the chapters in JupyterLab, with live sliders
-	@$(BIN)/jupyter lab book
+lab: $(READY) ## open the book in JupyterLab, with live sliders
+	@$(BIN)/jupyter lab --notebook-dir=book --LabApp.default_url="/lab/tree/intro.md?factory=Markdown%20Preview"
 
 notebooks: $(READY) ## run every chapter again and store its outputs; only some: NAMES="dense"
 	@$(BIN)/python book/tools/notebooks.py --jobs $(JOBS) $(NAMES)
@@ -76,7 +76,7 @@ colab: $(COLAB) ## run the chapters, quick, with the versions of Google Colab (d
 links: $(PAGES) ## check the links that lead out of the book (needs a network)
 	@.venv-pages/bin/jupyter-book build --quiet --builder linkcheck .
 
-address: ## show the public address, or change it everywhere: URL=https://github.com/owner/name
+address: ## set the public address everywhere: that of the git remote, or URL=https://github.com/owner/name
 	@$(PYTHON) book/tools/address.py $(URL)
 
 release: test book ## check that everything is ready to be published

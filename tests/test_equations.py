@@ -11,7 +11,7 @@ NOT_IN_THE_PACKAGE = {
     "eq-gain-time": "a model of times, to set beside those that `latency` measures",
     "eq-paired-t": "the chapter computes it by hand and asserts that SciPy says the same",
 }
-LABEL = re.compile(r":label: (eq-[a-z0-9-]+)")
+LABEL = re.compile(r"\\tag\{(eq-[a-z0-9-]+)\}")
 LABELS = [label for page in sorted(ROOT.glob("book/*.ipynb")) for label in LABEL.findall(page.read_text())]
 
 

@@ -1,16 +1,14 @@
 """Execute the chapters in place and store their outputs: `make notebooks`, or only some: NAMES="dense".
 
 Each chapter runs from top to bottom in a fresh kernel, two chapters at a time. Only what a page can show is
-stored: the HTML form of a slider stays, its live form is removed. A hash of all code cells is stored as well,
-by which tests/book/test_chapters.py notices a cell that was edited but not run. With --check, nothing is
-stored: the chapters only have to run to their end.
+stored: the HTML form of a slider stays, its live form is removed. Cells are folded by their tags. A hash of
+all code cells is stored, by which tests/book/test_chapters.py notices a cell that was edited but not run.
+With --check, nothing is stored: the chapters only have to run to their end.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
+
+from address import source_hash
 
 BOOK = Path(__file__).resolve().parents[1]
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -33,19 +33,26 @@ def chapters() -> list[Path]:
     return sorted(BOOK.glob("*.ipynb"))
 
 
-def source_hash(notebook: nbformat.NotebookNode) -> str:
-    """Return the SHA-256 of the sources of all code cells, in order."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
-
-
 def tidy(notebook: nbformat.NotebookNode) -> None:
     """Remove what only works with a running kernel, and what changes from run to run."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(LIVE, None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
+            fold(cell)
+
+
+def fold(cell: nbformat.NotebookNode) -> None:
+    """Set what folds a code cell in Colab and in JupyterLab, from the tags that fold it in the pages."""
+    tags = set(cell.metadata.get("tags", []))
+    for name in ("cellView", "jupyter", "collapsed"):
+        cell.metadata.pop(name, None)
+    if tags & {"hide-cell", "hide-input", "remove-cell", "solution"}:
+        cell.metadata["cellView"] = "form"
+        cell.metadata["jupyter"] = {"source_hidden": True}
+    if tags & {"remove-cell", "solution"}:
+        cell.metadata["jupyter"]["outputs_hidden"] = cell.metadata["collapsed"] = True
 
 
 def execute(path: Path, keep: bool) -> nbformat.NotebookNode:

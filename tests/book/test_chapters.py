@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 import statistics
 import tomllib
+from html.parser import HTMLParser
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -13,14 +15,18 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from address import ROOT, address, slug
-from notebooks import LIVE, chapters, source_hash
+from address import PLACEHOLDER, ROOT, address, badge
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from notebooks import LIVE, chapters, fold, source_hash
 from pandas import read_csv
 from picture import PICTURE, digest, table
 
 CHAPTERS = chapters()
 READ = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
+CLINIC = "yours"  # the one notebook that is no lesson
 each_chapter = pytest.mark.parametrize("name", READ)
+each_lesson = pytest.mark.parametrize("name", [name for name in READ if name != CLINIC])
+FOLDED = {"hide-cell", "hide-input", "remove-cell", "solution"}
 
 NOT_IN_A_CELL = {
     "a loop or a network of its own": r"^(def train|class \w*(Net|Mask|Prun))",
@@ -46,15 +52,7 @@ def text(name):
 
 def body(name):
     """The code cells that a reader works through: no set-up, no asserts, no solutions."""
-    cells, in_solution = [], False
-    for cell in READ[name].cells:
-        if cell.cell_type == "markdown":
-            in_solution = "{solution-start}" in cell.source or (
-                in_solution and "{solution-end}" not in cell.source
-            )
-        elif not in_solution and not tags(cell) & {"hide-cell", "remove-cell"}:
-            cells.append(cell)
-    return cells
+    return [cell for cell in code(name) if not tags(cell) & {"hide-cell", "remove-cell", "solution"}]
 
 
 def test_there_are_chapters_and_the_contents_list_them_all():
@@ -64,37 +62,153 @@ def test_there_are_chapters_and_the_contents_list_them_all():
         assert f"book/{path.stem}\n" in listed
 
 
-@each_chapter
-def test_starts_with_one_title_and_its_colab_badge(name):
-    first = READ[name].cells[0].source.splitlines()
-    assert first[0].startswith("# ")
-    link = f"https://colab.research.google.com/github/{slug(address())}/blob/main/book/{name}.ipynb"
-    assert first[2] == f"[![Open in Colab](_static/open-in-colab.svg)]({link})"
-    assert len(re.findall(r"^# ", text(name), re.MULTILINE)) == 1
+def shows_a_picture(cell):
+    bundles = [output.get("data", {}) for output in cell.outputs]
+    drawn = ("image/png" in bundle or 'class="one-page"' in bundle.get("text/html", "") for bundle in bundles)
+    return any(drawn)
 
 
 @each_chapter
+def test_begins_with_a_paragraph_then_a_picture_and_then_the_set_up(name):
+    first, picture, explained, set_up, *_ = READ[name].cells
+    title, *rest = first.source.split("\n\n")
+    assert title.startswith("# ")
+    assert re.findall(r"^# .*", text(name), re.MULTILINE) == [title]
+    link = [] if address() == PLACEHOLDER else [badge(name, address())]
+    assert rest[: len(link)] == link
+    assert len(rest[len(link)].split()) > 20
+    assert shows_a_picture(picture)
+    assert tags(picture) >= {"hide-input"}
+    assert "You will learn" in explained.source
+    assert "book.setup(" in set_up.source
+    assert tags(set_up) >= {"hide-cell", "nbval-ignore-output"}
+    assert text(name).count("colab.research") == len(link)
+
+
+@each_chapter
+def test_the_first_code_cell_installs_the_package_where_it_is_missing_and_never_torch(name):
+    first, begins = code(name)[0].source, code(CHAPTERS[0].stem)[0].source.splitlines()[:10]
+    assert begins[0] == "# @title The picture of this chapter; on Colab, this installs the package"
+    assert begins[-1] == "    %pip install -q --no-deps git+{ADDRESS}"
+    assert first.splitlines()[:10] == begins
+    assert "\nfrom prunebook import book\n" in first
+    assert re.findall(r"%pip install .*", text_of_code(name)) == ["%pip install -q --no-deps git+{ADDRESS}"]
+    assert f'ADDRESS = "{address()}"' in first
+
+
+def text_of_code(name):
+    return "\n".join(cell.source for cell in code(name))
+
+
+@each_lesson
 def test_has_the_parts_of_a_chapter(name):
     headings = re.findall(r"^## (.+)$", text(name), re.MULTILINE)
     for part in ("What can go wrong", "Recap", "Exercises", "Sources"):
         assert part in headings
-    assert "You will learn" in text(name)
+    assert "> **You will learn**" in text(name)
     assert "Time: " in text(name)
-    assert "To know first: " in text(name)
+    assert "Before you start: " in text(name)
     recap = text(name).split("## Recap")[1].split("## ")[0]
     assert len(re.findall(r"^- ", recap, re.MULTILINE)) == 3
     assert "One number" in recap
 
 
-@each_chapter
-def test_exercises_have_executed_folded_solutions(name):
-    labels = re.findall(r"^:label: (\S+)$", text(name), re.MULTILINE)
-    exercises = [label for label in labels if f"{{solution-start}} {label}\n:class: dropdown" in text(name)]
-    assert 3 <= len(exercises) <= 5
-    assert len(exercises) == text(name).count("{exercise}") == text(name).count("{solution-end}")
+@each_lesson
+def test_exercises_have_folded_solutions_that_are_run(name):
+    numbers = [int(number) for number in re.findall(r"^> \*\*Exercise (\d):", text(name), re.MULTILINE)]
+    assert 3 <= len(numbers) <= 5
+    assert numbers == [*range(1, len(numbers) + 1)]
+    cells = READ[name].cells
+    for at, cell in enumerate(cells):
+        if cell.source.startswith("> **Exercise"):
+            solution = cell.source.split("<details>\n<summary>Solution</summary>\n\n")[1]
+            words = solution.removesuffix("\n\n</details>").split()
+            assert len(words) >= 8 or "solution" not in tags(cells[at + 1]), cell.source
+    for number in numbers:
+        titles = [cell.source.splitlines()[0] for cell in code(name) if "solution" in tags(cell)]
+        solved_in_words = f"Exercise {number}:" in text(name) and not any(
+            title.startswith(f"# @title Solution {number}:") for title in titles
+        )
+        assert solved_in_words or titles
+
+
+# Markup of MyST, which JupyterLab and Colab show as it is written
+MYST = r"\{[a-z][\w:-]*\}`|(?:```|:::)+ ?\{|^\([\w-]+\)=|^:[a-z]+:|^%"
+
+
+@pytest.mark.parametrize("page", [*READ, "intro"])
+def test_plain_markdown_shows_no_raw_markup(page):
+    cells = READ[page].cells if page in READ else [{"cell_type": "markdown", "source": lines("intro.md")}]
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            shown = Text()
+            shown.feed(markdown2html_mistune(cell["source"]))
+            assert not re.findall(MYST, shown.text, re.MULTILINE), cell["source"]
+            assert shown.opened == [], cell["source"]
+            assert cell["source"].count("$$") % 2 == 0, cell["source"]
+            pictures = re.findall(r"!\[|<img", cell["source"])
+            assert not pictures, "Colab has no file beside the notebook"
+
+
+def lines(page):
+    return (ROOT / "book" / page).read_text()
+
+
+class Text(HTMLParser):
+    """The text of a page outside of code, and the tags that are left open."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.opened = "", []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("br", "img", "hr"):
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.opened.pop() == tag
+
+    def handle_data(self, data):
+        if not {"code", "pre"} & set(self.opened):
+            self.text += data
+
+
+@pytest.mark.parametrize("page", [*READ, "intro"])
+def test_links_between_chapters_lead_to_files_and_headings_that_are_there(page):
+    written = text(page) if page in READ else lines("intro.md")
+    for file, anchor in re.findall(r"\]\(([\w-]*(?:\.ipynb|\.md)?)(?:#([^)]*))?\)", written):
+        target = ROOT / "book" / (file or f"{page}.md")
+        assert target.is_file(), file
+        if anchor:
+            there = text(target.stem) if target.suffix == ".ipynb" else target.read_text()
+            headings = re.findall(r"^#+ (.*)$", there, re.MULTILINE)
+            assert anchor in [heading.replace(" ", "-") for heading in headings], (file, anchor)
 
 
 @each_chapter
+def test_cells_fold_in_colab_and_in_jupyterlab_as_in_the_pages(name):
+    for cell in code(name):
+        before = copy.deepcopy(cell)
+        fold(cell)
+        assert cell == before, f"make notebooks NAMES={name}"
+        assert bool(tags(cell) & FOLDED) == (cell.metadata.get("cellView") == "form")
+        assert bool(tags(cell) & FOLDED) == cell.source.startswith("# @title "), cell.source
+        hidden = cell.metadata.get("jupyter", {})
+        assert hidden.get("source_hidden", False) == bool(tags(cell) & FOLDED)
+        assert hidden.get("outputs_hidden", False) == bool(tags(cell) & {"remove-cell", "solution"})
+
+
+@each_chapter
+def test_at_most_four_cells_check_the_text(name):
+    assert sum("remove-cell" in tags(cell) for cell in code(name)) <= 4
+
+
+def test_at_most_a_tenth_of_all_code_cells_check_the_text():
+    cells = [cell for name in READ for cell in code(name)]
+    assert sum("remove-cell" in tags(cell) for cell in cells) <= len(cells) / 10
+
+
+@each_lesson
 def test_is_short_enough(name):
     words = len(re.findall(r"[A-Za-z]+", text(name)))
     assert words <= 1800
@@ -108,7 +222,7 @@ def test_prose_stands_between_code_cells(name):
     kinds = [
         cell.cell_type
         for cell in READ[name].cells
-        if cell.cell_type == "markdown" or not tags(cell) & {"remove-cell", "hide-cell"}
+        if cell.cell_type == "markdown" or not tags(cell) & {"remove-cell", "hide-cell", "solution"}
     ]
     assert "code code code" not in " ".join(kinds)
 
@@ -176,19 +290,15 @@ def test_stored_outputs_hold_no_error_and_nothing_that_needs_a_kernel(name):
             assert "Traceback" not in str(output)
 
 
-@each_chapter
-def test_set_up_cell_is_the_same_everywhere_and_never_installs_torch(name):
-    first = code(name)[0].source
-    assert first == code(CHAPTERS[0].stem)[0].source
-    installs = re.findall(r"%pip install .*", first)
-    assert installs == ["%pip install -q --no-deps git+{ADDRESS}"]
-    assert f'ADDRESS = "{address()}"' in first
-
-
 def test_one_address_everywhere():
     wrong = [
         (path.name, found)
-        for path in [*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *ROOT.glob("*.cff"), *ROOT.glob("book/*.*")]
+        for path in [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("*.toml"),
+            *ROOT.glob("*.cff"),
+            *ROOT.glob("book/*.[imb]*"),
+        ]
         if path.is_file()
         for found in re.findall(r"https://github\.com/[\w.-]+/prunebook\b", path.read_text())
         if found != address()
@@ -196,23 +306,6 @@ def test_one_address_everywhere():
     assert not wrong
     for file in ("README.md", "CITATION.cff", "pyproject.toml"):
         assert address() in (ROOT / file).read_text(), file
-
-
-def test_changing_the_address_changes_all_of_it(tmp_path, monkeypatch):
-    import address as tool
-
-    (tmp_path / "_config.yml").write_text("repository:\n  url: &address https://github.com/a/b\n")
-    (tmp_path / "page.md").write_text("https://github.com/a/b and colab/github/a/b/blob/main/x.ipynb")
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    for command in (["init", "-q"], ["add", "."]):
-        tool.subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    assert tool.change("https://github.com/new/name") == ["_config.yml", "page.md"]
-    assert tool.address() == "https://github.com/new/name"
-    assert (tmp_path / "page.md").read_text() == (
-        "https://github.com/new/name and colab/github/new/name/blob/main/x.ipynb"
-    )
-    with pytest.raises(ValueError, match="must look like"):
-        tool.change("http://elsewhere.example/x")
 
 
 def test_the_picture_and_the_table_of_the_readme_are_of_the_stored_tables():

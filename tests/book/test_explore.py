@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import math
 import re
 
@@ -84,27 +85,66 @@ def test_every_frame_says_what_pruning_by_hand_gives(sliders, sample, method):
 
 
 def test_pixels_are_shown_for_weights_and_layers_for_units(net, data):
-    by_weight, by_unit = (
-        weights._pruned(net, data.valid, kind, 50, "layer") for kind in ("weights", "units")
-    )
+    by_weight, by_unit = (weights.pruned(net, data.valid, kind, 50, "layer") for kind in ("weights", "units"))
     assert by_weight.pixels.shape == (20, 784)
     assert by_unit.pixels is None
     assert by_unit.layers == {"1": 0.5, "3": 1.0}
 
 
-def test_a_run_is_scrubbed_epoch_by_epoch(net, data):
+def live(slider, value, *choices):
+    """Return the readout of the live slider at a value."""
+    *controls, _, readout, trouble, _, _ = slider.live().children
+    for control, wanted in zip(controls, (value, *choices), strict=True):
+        control.value = wanted
+    assert trouble.value == ""
+    return html.unescape(readout.value)
+
+
+def test_a_live_slider_prunes_at_any_k(sliders, sample):
+    net, _, slider = sliders["weights"]
+    by_hand = pb.prune_weights(copy.deepcopy(net), 93.7, scope="global")
+    kept = 15_880 - round(0.937 * 15_880)
+    said = live(slider, 93.7, "all layers together")
+    assert f"k = 93.7 %: kept {kept:,} of 15,880 weights" in said
+    assert f"{pb.evaluate(by_hand, sample).accuracy:.1%} of 30 validation images" in said
+    assert 93.7 not in STOPS
+
+
+def test_a_live_slider_softens_at_any_temperature(sliders):
+    net, _, slider = sliders["tau"]
+    tau = 0.2 * float(torch.cat([net[i].weight.detach().flatten() for i in (1, 3)]).std(correction=0))
+    assert f"tau = 0.2 x std(W) = {tau:.1e}: " in live(slider, 0.2)
+
+
+def test_a_film_has_a_moment_before_training_one_for_each_part_of_an_epoch_and_one_at_the_end(data):
+    asked, net = [], make_net()
+    moments, schedule = book.film(lambda epoch: epoch, 3, asked.append, per_epoch=2)
+    steps = 8
+    for step in range(3 * steps + 1):
+        schedule(step / (3 * steps))
+    assert moments == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3])
+    assert len(asked) == 25
+    every_step, schedule = book.film(lambda epoch: epoch, 1, per_epoch=1000)
+    history = pb.fit(net, data, epochs=1, batch_size=10, schedule=schedule, progress=False)
+    assert len(history.rows) == 1
+    assert len(every_step) == math.ceil(len(data.train) / 10) + 1
+    assert (every_step[0], every_step[-1]) == (0, 1)
+
+
+def test_a_run_is_a_film_of_its_moments(net, data):
     pruning = pb.AdaptivePruning(net, r=0.5)
-    moments = [book.moment(pruning, {"epoch": epoch, "valid_accuracy": 0.25 * epoch}) for epoch in (1, 2)]
+    moments = [book.moment(pruning, data, epoch, sample=30) for epoch in (0, 0.5, 1.0, 1.5, 2.0)]
     with torch.no_grad():
         pb.dense_weight(net[1]).zero_()
     slider = book.explore_run(moments)
-    assert slider.stops == [1, 2]
-    assert slider.start == 1
+    assert slider.stops == [0, 1, 2]
+    assert slider.start == 2
+    assert slider.span == (0, 2, 0.5)
     kept = f"{15_880 - 7_940:,} of 15,880 weights kept"
     assert all(kept in readout and "r = 0.500" in readout for readout in slider.readouts)
-    assert "25.0%" in slider.readouts[0]
-    assert "50.0%" in slider.readouts[1]
+    assert live(slider, 1.5).startswith("Epoch 1.5: r = 0.500")
     assert moments[0].weights.count_nonzero() > 15_000, "a moment is a copy"
+    assert f"{moments[0].accuracy:.1%} of the validation images" in slider.readouts[0]
 
 
 REFUSALS = [
@@ -112,8 +152,8 @@ REFUSALS = [
     (lambda net, data: book.explore_k(net, data, sample=0), "sample must be"),
     (lambda net, data: book.explore_tau(net, data, sample=0), "sample must be"),
     (lambda net, data: book.explore_tau(pb.prune_weights(net, 50), data), "without mask"),
-    (lambda net, data: book.explore_run([]), "at least one epoch"),
-    (lambda net, data: book.explore_thinning([]), "at least one epoch"),
+    (lambda net, data: book.explore_run([]), "at least one moment"),
+    (lambda net, data: book.explore_thinning([]), "at least one moment"),
     (lambda net, data: book.explore_ratio(torch.rand(10), [1.5]), "r must be"),
     (lambda net, data: book.explore_ratio(torch.tensor([-1.0, 1.0]), [0.5]), "score"),
     (lambda net, data: book.explore_gates([0.0]), "tau must be"),
@@ -209,7 +249,7 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def test_a_network_thins_out_epoch_by_epoch(net):
+def test_a_network_thins_out_epoch_by_epoch(net, data):
     pruning = pb.GumbelPruning(net, logit=0.0)
     moments = []
     first, last = (gate.logit for gate in gates(net).values())
@@ -217,16 +257,16 @@ def test_a_network_thins_out_epoch_by_epoch(net):
         with torch.no_grad():
             last.fill_(-8.0)
             first.fill_(-8.0).flatten()[:opened] = 8.0
-        moments.append(book.gate_moment(pruning, {"epoch": epoch, "valid_accuracy": epoch / 4}))
+        moments.append(book.gate_moment(pruning, data, epoch, sample=30))
     assert moments[0].counts.sum() == 15_880
     assert moments[0].counts[-1] == moments[0].kept == 100
     assert moments[1].pixels.tolist() == [[1] * 4 + [0] * 780]
     slider = book.explore_thinning(moments)
-    assert slider.stops == [1, 3]
-    assert slider.start == 1
+    assert slider.stops == [1, 2, 3]
+    assert slider.start == 2
     assert "100 gates" in slider.readouts[0]
-    assert "Epoch 3: density 0.059%, 4 gates" in slider.readouts[1]
-    assert "75.0%" in slider.readouts[1]
+    assert "Epoch 3: density 0.059%, 4 gates" in slider.readouts[2]
+    assert f"{moments[1].accuracy:.1%} of the validation images" in slider.readouts[2]
 
 
 @pytest.mark.slow
@@ -262,6 +302,14 @@ def test_the_frontier_slider_ranks_the_methods_at_each_density():
         "50 % kept, the best of 1: rule 98.0 %.",
         "0.15 % kept, the best of 2: gates 95.0 %, rule 85.0 %.",
     ]
+
+
+def test_between_two_densities_the_frontier_slider_says_so_and_takes_the_line_between_them():
+    rows = pd.DataFrame(
+        {"method": ["rule", "rule", "gates"], "density": [0.001, 0.1, 0.1], "test_accuracy": [0.5, 0.9, 0.95]}
+    )
+    slider = book.explore_frontier(rows)
+    assert live(slider, 1) == "1 % kept (between two measured densities), the best of 1: rule 70.0 %."
 
 
 def test_savings_say_the_bytes_of_a_pruned_copy_and_the_time_of_the_table():

@@ -44,9 +44,13 @@ def test_a_claim_about_time_is_never_an_error(monkeypatch, capsys, holds, said):
 
 def test_setup_names_versions_and_device(capsys, monkeypatch):
     monkeypatch.setenv("PRUNEBOOK_DEVICE", "cpu")
-    chapters.setup()
-    assert "torch" in (out := capsys.readouterr().out)
-    assert out.endswith("device cpu\n")
+    chapters.setup(minutes=3)
+    out = capsys.readouterr().out
+    assert out.startswith("The chapter takes about 3 minutes on one CPU core; here: cpu, torch ")
+    chapters.setup(minutes=1)
+    assert "about 1 minute on" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="minutes must be"):
+        chapters.setup(minutes=0)
 
 
 def test_a_table_is_found_beside_the_chapter_and_from_the_root(tmp_path, monkeypatch):

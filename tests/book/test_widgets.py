@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import ipywidgets
-import pytest
+import io
 
-from prunebook.book import plots
+import ipywidgets
+import numpy as np
+import pytest
+from PIL import Image
+
+from prunebook.book import plots, widgets
+from prunebook.book.plots.style import moving
 from prunebook.book.widgets import CONTROL, LIVE, FrameSlider, encode
 
 
@@ -15,16 +20,43 @@ def draw(k):
     return figure, f"k is <{k}>"
 
 
-def test_frames_are_small_webp_images():
+def pixels(image):
+    return np.asarray(Image.open(io.BytesIO(image)).convert("RGBA")).astype(int)
+
+
+def test_frames_of_a_page_are_small_and_on_white():
     picture = encode(draw(1)[0])
     assert picture[:4] == b"RIFF"
     assert picture[8:12] == b"WEBP"
     assert len(picture) < 25_000
+    assert pixels(picture)[0, 0].min() > 250
 
 
-def test_page_holds_every_frame_and_escapes_text():
+def test_a_live_picture_has_no_background_so_that_it_takes_the_colour_of_the_notebook():
+    assert pixels(encode(draw(1)[0], live=True))[0, 0, 3] == 0
+
+
+def test_what_moves_is_drawn_as_if_all_had_been_drawn_anew():
+    def scene(values, still):
+        fig, (ax,) = plots.figure(width=2, height=1, margins={})
+        ax.set(xlim=(0, 1), ylim=(0, 10))
+        (line,) = ax.plot([0.2, 0.8], values)
+        if not still:
+            moving(line, ax.title)
+        ax.set_title(f"to {values[1]}")
+        return fig, ax, line
+
+    fig, ax, line = scene([0, 1], still=False)
+    encode(fig, live=True)
+    line.set_ydata([3, 9])
+    ax.set_title("to 9")
+    assert (pixels(encode(fig, live=True)) == pixels(encode(scene([3, 9], still=True)[0], live=True))).all()
+
+
+def test_page_holds_every_frame_once_and_escapes_text():
     page = FrameSlider(draw, [0, 50, 100], label="k in %", start=1).page()
-    assert page.count("data:image/webp;base64,") == 4  # three frames, and the one that shows first
+    assert page.count("data:image/webp;base64,") == 3
+    assert "frames[1] = image.src" in page
     assert 'max="2"' in page
     assert 'value="1"' in page
     assert 'alt="k is &lt;50&gt;"' in page
@@ -32,28 +64,80 @@ def test_page_holds_every_frame_and_escapes_text():
     assert "http" not in page.replace("data:", "")
 
 
-def test_live_face_follows_the_slider():
-    slider = FrameSlider(draw, [0, 50, 100], label="k in %")
-    knob, picture, readout = slider.live().children
-    assert picture.value == slider.frames[0]
-    knob.value = 2
-    assert picture.value == slider.frames[2]
-    assert readout.value == "k is &lt;100&gt;"
+def parts(live):
+    """Return the controls of a live slider, its picture, its readout, and the place for an error."""
+    *controls, picture, readout, trouble, _, _ = live.children
+    return controls, picture, readout, trouble
 
 
-def test_one_bundle_carries_both_faces_and_a_text_that_never_changes():
+def test_live_face_draws_at_values_that_no_frame_has():
+    slider = FrameSlider(draw, [0, 50, 100], label="k in %", span=(0, 100, 0.1))
+    (knob,), picture, readout, trouble = parts(slider.live())
+    assert isinstance(knob, ipywidgets.FloatSlider)
+    assert (knob.min, knob.max, knob.step, knob.readout_format) == (0, 100, 0.1, ".1f")
+    before = picture.value
+    knob.value = 93.69999999999999  # what 937 steps of 0.1 add up to
+    assert readout.value == "k is &lt;93.7&gt;"
+    assert picture.value == encode(draw(93.7)[0], live=True) != before
+    assert trouble.value == ""
+
+
+def test_live_face_can_be_logarithmic_or_have_only_the_stops():
+    (knob,), *_ = parts(
+        FrameSlider(draw, [0.01, 1, 10], label="tau", span=(0.01, 10, 0.02), log=True, start=1).live()
+    )
+    assert isinstance(knob, ipywidgets.FloatLogSlider)
+    assert (knob.min, knob.max, knob.value) == (-2, 1, 1)
+    (knob,), _, readout, _ = parts(FrameSlider(lambda name: (draw(1)[0], name), ["a", "b"], label="x").live())
+    knob.value = "b"
+    assert readout.value == "b"
+
+
+def test_an_error_stands_beside_the_slider_and_is_raised_and_goes_with_the_next_picture():
+    def fragile(k):
+        if k > 60:
+            raise ZeroDivisionError(f"no <{k}>")
+        return draw(k)
+
+    (knob,), _, readout, trouble = parts(FrameSlider(fragile, [0, 50], label="k", span=(0, 100, 1)).live())
+    with pytest.raises(ZeroDivisionError):
+        knob.value = 70
+    assert "ZeroDivisionError: no &lt;70.0&gt;" in trouble.value
+    assert 'role="alert"' in trouble.value
+    knob.value = 20
+    assert (trouble.value, readout.value) == ("", "k is &lt;20.0&gt;")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed, bundle by bundle."""
+    bundles = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_the_page_is_shown_first_and_the_live_slider_apart(shown):
     slider = FrameSlider(draw, [0, 50], label="k in %")
-    bundle = slider._repr_mimebundle_()
-    assert LIVE in bundle
-    assert bundle["text/html"] == slider.page() == FrameSlider(draw, [0, 50], label="k in %").page()
-    assert bundle["text/plain"] == repr(slider) == "FrameSlider(k in %: 0, 50)"
+    slider._ipython_display_()
+    page, live = shown
+    assert page == {"text/html": slider.page(), "text/plain": "FrameSlider(k in %: 0, 50)"}
+    assert slider.page() == FrameSlider(draw, [0, 50], label="k in %").page()
+    assert [*live] == [LIVE]
+    assert live[LIVE]["version_major"] == 2
+    assert live[LIVE]["model_id"]
 
 
-def test_the_live_face_needs_nothing_that_ipywidgets_7_lacks(monkeypatch):
+def test_either_face_hides_the_other_by_its_name():
+    slider = FrameSlider(draw, [0, 50], label="k in %")
+    name = slider._name("live")
+    assert name in slider.live()._dom_classes
+    assert f"body:has(.{name}) #{slider._name('frames')}," in slider.page()
+
+
+def test_the_live_face_needs_nothing_that_ipywidgets_7_lacks(monkeypatch, shown):
     monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_", raising=False)
-    view = FrameSlider(draw, [0, 50], label="k in %")._repr_mimebundle_()[LIVE]
-    assert view["version_major"] == 2
-    assert view["model_id"]
+    FrameSlider(draw, [0, 50], label="k in %")._ipython_display_()
+    assert shown[1][LIVE]["model_id"]
 
 
 def test_inputs_of_the_page_have_names_and_wait_for_the_script():
@@ -82,6 +166,10 @@ def test_an_error_while_drawing_is_an_error_of_the_cell():
         ("start", {"start": 1}),
         ("start", {"start": -1}),
         ("choices", {"choices": {"scope": []}}),
+        ("span", {"span": (0, 0.5, 1)}),
+        ("span", {"span": (2, 3, 1)}),
+        ("span", {"span": (0, 2, 0)}),
+        ("span", {"span": (0, 2, 1), "log": True}),
     ],
 )
 def test_refuses_a_slider_without_a_stop_or_an_option(argument, given):
@@ -98,8 +186,8 @@ def test_choices_stand_beside_the_slider_on_both_faces():
     assert len(slider.frames) == 12
     assert slider.readouts[slider.index(1, [1, 2])] == "1 blue l"
     assert slider.readouts[slider.index(0, [0, 1])] == "0 red m"
-    knob, colour, size, _, readout = slider.live().children
-    knob.value, colour.value, size.value = 1, 1, 2
+    (knob, colour, size), _, readout, _ = parts(slider.live())
+    knob.value, colour.value, size.value = 1, "blue", "l"
     assert readout.value == "1 blue l"
     assert slider.page().count('type="radio"') == 5
     assert repr(slider) == "FrameSlider(k: 0, 1; colour: red, blue; size: s, m, l)"

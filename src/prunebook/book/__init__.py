@@ -5,9 +5,11 @@ To prune your own network you need nothing from here: `import prunebook as pb` i
 
 try:
     from prunebook.book import plots
+    from prunebook.book.clinic import clinic
     from prunebook.book.explore.adaptive import explore_run, moment
     from prunebook.book.explore.comparison import explore_frontier
     from prunebook.book.explore.density import explore_ratio
+    from prunebook.book.explore.frames import film
     from prunebook.book.explore.gains import explore_savings
     from prunebook.book.explore.gumbel import explore_gates, explore_thinning, gate_moment
     from prunebook.book.explore.pathways import explore_class
@@ -25,6 +27,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "FrameSlider",
     "OnePage",
+    "clinic",
     "expect",
     "explore_class",
     "explore_frontier",
@@ -35,6 +38,7 @@ __all__ = [
     "explore_savings",
     "explore_tau",
     "explore_thinning",
+    "film",
     "gate_moment",
     "is_quick",
     "moment",

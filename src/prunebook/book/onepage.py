@@ -94,7 +94,7 @@ class OnePage:
         name = "onepage-" + hashlib.sha256(stored.encode()).hexdigest()[:12]
         drawn, (ax,) = figure(width=8, height=3.2)
         wiring(self.layers, self.classes, ax, widest=1.5)
-        picture = base64.b64encode(encode(drawn, dpi=90)).decode()
+        picture = base64.b64encode(encode(drawn)).decode()
         text = f"The whole network: {html.escape(self.summary)}"
         return f"""<div id="{name}" class="one-page" role="group" aria-label="{text}">
 <style>{_resource("onepage.css")}</style>

@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from IPython.core.getipython import get_ipython
-from IPython.core.pylabtools import select_figure_formats
 from pandas import DataFrame, read_csv
 
+from prunebook.checks import require_positive
 from prunebook.training.data import Data
 from prunebook.training.device import device
 
 T = TypeVar("T")
 
 
-def setup() -> None:
-    """Print the versions and the device, and make a notebook show figures as PNG."""
-    if (shell := get_ipython()) is not None:
-        select_figure_formats(shell, {"png"})
+def setup(minutes: float) -> None:
+    """Print the versions, the device and how long a chapter takes.
+
+    Args:
+        minutes: What the whole chapter takes on one CPU core, above 0.
+
+    Raises:
+        ValueError: `minutes` is not above 0.
+    """
+    require_positive("minutes", minutes)
     where = device()
     chip = f" ({torch.cuda.get_device_name(where)})" if where.type == "cuda" else ""
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, device {where}{chip}")  # noqa: T201
+    takes = f"The chapter takes about {minutes:g} minute{'s' * (minutes != 1)} on one CPU core"
+    print(f"{takes}; here: {where}{chip}, torch {torch.__version__}, Python {platform.python_version()}.")  # noqa: T201
 
 
 def is_quick() -> bool:

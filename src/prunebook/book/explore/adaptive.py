@@ -1,29 +1,34 @@
-"""A slider through a run with adaptive masks, epoch by epoch.
+"""A slider through a run with adaptive masks, a film of its training.
 
 Chapter: book/adaptive.ipynb
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prunebook.book.explore.frames import all_kept, all_weights, flat, scrub
+from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, require_moments, scrub
 from prunebook.book.plots.curves import path
 from prunebook.book.plots.masks import kept_histogram, kept_per_pixel
-from prunebook.book.plots.style import figure
+from prunebook.book.plots.style import counts, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.adaptive import AdaptivePruning
+from prunebook.training.data import Data
+from prunebook.training.fit import evaluate
 
-MARGINS = {"left": 0.11, "right": 0.97, "bottom": 0.11, "top": 0.95, "wspace": 0.35, "hspace": 0.42}
+MARGINS = {"left": 0.11, "right": 0.94, "bottom": 0.11, "top": 0.95, "wspace": 0.45, "hspace": 0.42}
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A network with adaptive masks at the end of an epoch, reduced to what `explore_run` shows."""
+class AdaptiveMoment:
+    """A network with adaptive masks at a moment of its training, reduced to what `explore_run` shows."""
 
-    row: Mapping[str, float]  # of the history: epoch, valid_accuracy
+    epoch: float
+    accuracy: float
     r: float
     tau: float
     weights: Tensor
@@ -31,38 +36,55 @@ class Moment:
     first: Tensor  # the mask of the first layer
 
 
-def moment(pruning: AdaptivePruning, row: Mapping[str, float]) -> Moment:
-    """Return what `explore_run` shows: `fit(on_epoch=lambda row: moments.append(moment(pruning, row)))`."""
-    kept = all_kept(pruning.model)
-    return Moment(dict(row), pruning.r, pruning.tau, all_weights(pruning.model), flat(kept), kept[0])
+def moment(pruning: AdaptivePruning, data: Data, epoch: float, sample: int = 2000) -> AdaptiveMoment:
+    """Return what `explore_run` shows, with the accuracy on the first `sample` validation images.
+
+    Take one in each quarter of an epoch: `film(lambda epoch: moment(pruning, data, epoch), epochs)`.
+    """
+    accuracy = evaluate(pruning.model, first_images(data.valid, sample)).accuracy
+    kept = [mask.cpu() for mask in all_kept(pruning.model)]
+    weights = all_weights(pruning.model).cpu()
+    return AdaptiveMoment(epoch, accuracy, pruning.r, pruning.tau, weights, flat(kept), kept[0])
 
 
-def explore_run(moments: Sequence[Moment]) -> FrameSlider:
-    """Return a slider that goes through a run, epoch by epoch.
+def explore_run(moments: Sequence[AdaptiveMoment]) -> FrameSlider:
+    """Return a slider that goes through a run.
 
-    It shows how the share r and the temperature move, which weights are kept at this epoch, and how many
+    It shows how the share r and the temperature move, which weights are kept at this moment, and how many
     weights each pixel keeps in the first layer.
 
     Args:
-        moments: One for each epoch, in order, of a network whose first layer reads images of 28 x 28.
+        moments: In order, of a network whose first layer reads images of 28 x 28.
 
     Raises:
         ValueError: There are no moments.
     """
-    return scrub(moments, _draw)
-
-
-def _draw(shown: Moment, run: Sequence[Moment]) -> tuple[Figure, str]:
-    fig, axes = figure(columns=2, rows=2, width=7, height=4.8, margins=MARGINS)
-    ratio, tau, weights, pixels = axes
-    epoch, epochs = shown.row["epoch"], [other.row["epoch"] for other in run]
-    path(epochs, [other.r for other in run], ratio, epoch, "ratio r")
-    path(epochs, [other.tau for other in run], tau, epoch, "temperature tau")
+    require_moments(moments)
+    fig, (ratio, tau, weights, pixels) = figure(columns=2, rows=2, width=7, height=4.8, margins=MARGINS)
+    epochs = [shown.epoch for shown in moments]
+    dots = [
+        path(epochs, [shown.r for shown in moments], ratio, epochs[-1], "ratio r").lines[-1],
+        path(epochs, [shown.tau for shown in moments], tau, epochs[-1], "temperature tau").lines[-1],
+    ]
     tau.set_yscale("log")
-    kept_histogram(shown.weights, shown.kept, weights)
-    kept_per_pixel(shown.first, pixels)
-    kept, total, accuracy = int(shown.kept.sum()), shown.kept.numel(), shown.row["valid_accuracy"]
-    return fig, (
-        f"Epoch {epoch:g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; {kept:,} of {total:,} weights kept; "
-        f"{accuracy:.1%} of the validation images right."
-    )
+    widest = max(moments, key=lambda shown: float(shown.weights.abs().max()))
+    parts: Any = kept_histogram(widest.weights, widest.kept, weights).patches
+    weights.set_ylim(0.5, len(widest.weights))
+    grey, blue = parts
+    edges = torch.tensor(grey.get_data().edges)
+    (picture,) = kept_per_pixel(moments[0].first, pixels, most=len(moments[0].first)).images
+    moving(*dots, grey, blue, picture)
+
+    def draw(shown: AdaptiveMoment) -> tuple[Figure, str]:
+        for dot, value in zip(dots, (shown.r, shown.tau), strict=True):
+            dot.set_data([shown.epoch], [value])
+        grey.set_data(counts(shown.weights, edges).numpy())
+        blue.set_data(counts(shown.weights[shown.kept], edges).numpy())
+        picture.set_data(shown.first.sum(0).view(28, 28).numpy())
+        return fig, (
+            f"Epoch {shown.epoch:.3g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; "
+            f"{int(shown.kept.sum()):,} of {shown.kept.numel():,} weights kept; "
+            f"{shown.accuracy:.1%} of the validation images right."
+        )
+
+    return scrub(moments, draw)

@@ -3,6 +3,7 @@
 Chapter: book/comparison.ipynb
 """
 
+import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
@@ -14,6 +15,9 @@ from prunebook.book.widgets import FrameSlider
 def explore_frontier(rows: DataFrame) -> FrameSlider:
     """Return a slider for the percentage of weights kept, which shows all methods there, the best on top.
 
+    Between two densities at which a method was measured, its accuracy is taken from the straight line that
+    joins them on a logarithmic axis; the readout says so.
+
     Args:
         rows: Results on one data set with one number of epochs, with the columns method, density (0..1) and
             test_accuracy (0..1).
@@ -23,17 +27,31 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
     """
     if rows.empty:
         raise ValueError("rows must hold at least one network, got none")
+    percent = (100 * rows["density"]).round(6).rename("percent")
+    measured = 100 * rows.groupby(["method", percent])["test_accuracy"].agg(["mean", "min", "max"])
     most = rows["method"].nunique()
 
-    def draw(percent: float) -> tuple[Figure, str]:
-        here = rows[(100 * rows["density"]).round(6) == percent]
+    def draw(kept: float) -> tuple[Figure, str]:
+        here = _at(measured, kept)
         fig, (ax,) = figure(width=7.5, height=1 + 0.24 * most)
         ranking(here, ax)
         ax.set_ylim(-0.7, most - 0.3)
-        mean = 100 * here.groupby("method")["test_accuracy"].mean().sort_values(ascending=False)
-        best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.head(3).items())
-        return fig, f"{percent:g} % kept, the best of {len(mean)}: {best}."
+        mean = here["mean"].sort_values(ascending=False).head(3)
+        best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.items())
+        between = "" if kept in shares else " (between two measured densities)"
+        return fig, f"{kept:g} % kept{between}, the best of {len(here)}: {best}."
 
-    shares = sorted({round(100 * share, 6) for share in rows["density"]}, reverse=True)
+    shares = sorted(set(percent), reverse=True)
     stops = [int(share) if share == int(share) else share for share in shares]
-    return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2)
+    span = (min(stops), max(stops), 0.01)
+    return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2, span=span, log=True)
+
+
+def _at(measured: DataFrame, kept: float) -> DataFrame:
+    """Return mean and range of each method at this percentage, if it lies between two measured ones."""
+    found = {}
+    for method, line in measured.groupby(level="method"):
+        places = line.index.get_level_values("percent")
+        if places.min() <= kept <= places.max():
+            found[method] = {name: np.interp(np.log(kept), np.log(places), line[name]) for name in line}
+    return DataFrame.from_dict(found, orient="index")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from prunebook.book.plots.masks import cumulative, density_at, quantile_tangent
-from prunebook.book.plots.style import figure
+from prunebook.book.plots.style import GREY, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.quantile import GRID, fft_kde, quantile
 
@@ -37,6 +37,12 @@ def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlid
     shares = torch.linspace(0, 0.999, 400)  # the end of the tail would squeeze the rest against the axis
     thresholds = ordered[(shares * (len(ordered) - 1)).long()]
     seen = points <= thresholds[-1]
+    fig, axes = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
+    cumulative(thresholds, shares, axes[0], 0, 0)
+    density_at(points[seen], density[seen], axes[1], 0, 0)
+    quantile_tangent(thresholds, shares, axes[2], 0, 0, 1)
+    (_, dashes, share_dot), (_, line, density_dot), (_, tangent, dot) = (ax.lines for ax in axes)
+    moving(dashes, share_dot, line, density_dot, tangent, dot, *(ax.title for ax in axes))
 
     def draw(ratio: float) -> tuple[Figure, str]:
         r = torch.tensor(ratio, requires_grad=True)
@@ -44,13 +50,20 @@ def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlid
         (slope,) = torch.autograd.grad(t, r)
         at, steep = float(t.detach()), float(slope)
         f = 1 / steep
-        fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
-        cumulative(thresholds, shares, left, at, ratio)
-        density_at(points[seen], density[seen], middle, at, f)
-        quantile_tangent(thresholds, shares, right, ratio, at, steep)
+        dashes.set_data([0, at, at], [ratio, ratio, 0])
+        line.set_xdata([at, at])
+        tangent.set_data([0, 1], [at - steep * ratio, at + steep * (1 - ratio)])
+        for mark, x, y in ((share_dot, at, ratio), (density_dot, at, f), (dot, ratio, at)):
+            mark.set_data([x], [y])
+        for old in axes[1].collections:
+            old.remove()
+        below = points <= at
+        under = points[below].numpy(), density[below].numpy()
+        moving(axes[1].fill_between(*under, color=GREY, alpha=0.4, linewidth=0))
         titles = f"share below t: {ratio:g}", f"density at t: {f:.3g}", f"slope: 1 / {f:.3g} = {steep:.3g}"
-        for ax, title in zip((left, middle, right), titles, strict=True):
+        for ax, title in zip(axes, titles, strict=True):
             ax.set_title(title, fontsize=9)
         return fig, f"r = {ratio:g}: t = {at:.4f}, density f(t) = {f:.3g}, slope dt/dr = {steep:.3g}."
 
-    return FrameSlider(draw, ratios, label="r", start=len(ratios) // 2)
+    span = (min(ratios), max(ratios), 0.001)
+    return FrameSlider(draw, ratios, label="r", start=len(ratios) // 2, span=span)

@@ -1,22 +1,26 @@
-"""What the sliders share: the values of a network that a frame shows, and the epochs of a run as frames.
+"""What the sliders share: the values of a network that a picture shows, and a run of training as a film.
 
 Chapter: book/weights.ipynb
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from prunebook.book.plots.style import mark
+from prunebook.book.plots.style import mark, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.checks import require_whole
 from prunebook.layers import dense_weight, maskable, parameter_name
 from prunebook.masking import masks
 from prunebook.training.data import Split
+
+T = TypeVar("T")
+STOPS = 16  # how many pictures of a film a page has at most
 
 
 def first_images(split: Split, sample: int) -> Split:
@@ -49,21 +53,67 @@ def undecided(mask: Tensor) -> float:
     return float(((mask > 0.1) & (mask < 0.9)).float().mean())
 
 
-def mark_accuracy(ax: Axes, x: float, accuracy: float, images: int) -> None:
-    """Mark an accuracy (0..1) on a curve in percent, and put it in the title with the number of images."""
-    mark(ax, x, 100 * accuracy)
-    ax.set_title(f"{accuracy:.1%} of {images:,} validation images", fontsize=9)
+def marker(ax: Axes) -> Callable[[float, float, int], None]:
+    """Return a function that marks an accuracy (0..1) on a curve in percent, and says it in the title."""
+    mark(ax, 0, 0)
+    (dot,) = ax.lines[-1:]
+    moving(dot, ax.title)
+
+    def show(x: float, accuracy: float, images: int) -> None:
+        dot.set_data([x], [100 * accuracy])
+        ax.set_title(f"{accuracy:.1%} of {images:,} validation images", fontsize=9)
+
+    return show
 
 
-def scrub(
-    moments: Sequence[Any], draw_moment: Callable[[Any, Sequence[Any]], tuple[Figure, str]]
-) -> FrameSlider:
-    """Return a slider over the epochs of a run, set to the last; each moment has the `row` of its epoch."""
+def film(
+    take: Callable[[float], T],
+    epochs: int,
+    schedule: Callable[[float], object] | None = None,
+    per_epoch: int = 4,
+) -> tuple[list[T], Callable[[float], None]]:
+    """Return a list of moments, still empty, and the `schedule` with which `fit` fills it as it trains.
+
+    Args:
+        take: Takes the time in epochs, which is 0 at the start, and returns a moment.
+        epochs: As `fit` gets it, at least 1.
+        schedule: What else `fit` shall call before each step.
+        per_epoch: How many moments are taken in each epoch, at least 1 and at most one before each step.
+    """
+    require_whole("epochs", epochs, 1)
+    require_whole("per_epoch", per_epoch, 1)
+    moments: list[T] = []
+    taken: list[float] = []
+
+    def record(progress: float) -> None:
+        if schedule is not None:
+            schedule(progress)
+        if not taken or progress == 1 or epochs * progress >= taken[-1] + 1 / per_epoch - 1e-9:
+            taken.append(epochs * progress)
+            moments.append(take(taken[-1]))
+
+    return moments, record
+
+
+def require_moments(moments: Sequence[Any]) -> None:
+    """Refuse a film without a moment."""
     if not moments:
-        raise ValueError("moments must hold at least one epoch, got none")
-    by_epoch = {int(shown.row["epoch"]): shown for shown in moments}
+        raise ValueError("moments must hold at least one moment, got none")
 
-    def draw(epoch: int) -> tuple[Figure, str]:
-        return draw_moment(by_epoch[epoch], moments)
 
-    return FrameSlider(draw, list(by_epoch), label="epoch", start=len(by_epoch) - 1)
+def scrub(moments: Sequence[Any], draw: Callable[[Any], tuple[Figure, str]]) -> FrameSlider:
+    """Return a slider through moments of a run, set to the last; in a page it goes from epoch to epoch.
+
+    Each moment has the attribute `epoch`, which is a time in epochs.
+    """
+    times = [moment.epoch for moment in moments]
+    first, last = min(times), max(times)
+    whole = range(math.ceil(first), math.floor(last) + 1)
+    stops = [*whole[:: -(-len(whole) // STOPS)]] if len(whole) > 1 else [*times]
+    gap = (last - first) / (len(times) - 1) if last > first else 1
+
+    def at(epoch: float) -> tuple[Figure, str]:
+        return draw(min(moments, key=lambda moment: abs(float(moment.epoch) - epoch)))
+
+    span = (first, last, round(gap, 3))
+    return FrameSlider(at, stops, label="epoch", start=len(stops) - 1, span=span)

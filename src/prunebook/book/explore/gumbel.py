@@ -3,20 +3,23 @@
 Chapter: book/gumbel.ipynb
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prunebook.book.explore.frames import flat, scrub, undecided
+from prunebook.book.explore.frames import first_images, flat, require_moments, scrub, undecided
 from prunebook.book.plots.curves import path
 from prunebook.book.plots.masks import chance_histogram, gate_histogram, gradient_noise, kept_per_pixel
-from prunebook.book.plots.style import figure, mark
+from prunebook.book.plots.style import counts, figure, mark, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.gates import NOISE_TAIL, gates, gumbel_gate
 from prunebook.methods.gumbel import GumbelPruning
+from prunebook.training.data import Data
+from prunebook.training.fit import evaluate
 
 GATE_TAUS = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10, 30)
 CHANCES = {"open in 1 %": 0.01, "open in 50 %": 0.5, "open in 90 %": 0.9}  # probability of being open
@@ -40,12 +43,18 @@ def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
         ValueError: A temperature is not above 0.
     """
     noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(0)).logit(eps=NOISE_TAIL)
-    drawn = {(tau, name): _drawn_gates(CHANCES[name], noise, tau) for name in CHANCES for tau in taus}
+    pictures = {
+        name: _picture([_drawn_gates(chance, noise, tau) for tau in taus], chance)
+        for name, chance in CHANCES.items()
+    }
 
     def draw(tau: float, chance: str) -> tuple[Figure, str]:
-        return _draw_gates(drawn[tau, chance], [drawn[stop, chance] for stop in taus], CHANCES[chance])
+        fig, show = pictures[chance]
+        return fig, show(_drawn_gates(CHANCES[chance], noise, tau))
 
-    return FrameSlider(draw, taus, label="tau", start=len(taus) // 2, choices={"chance": list(CHANCES)})
+    start, span = len(taus) // 2, (min(taus), max(taus), 0.02)
+    choices = {"chance": list(CHANCES)}
+    return FrameSlider(draw, taus, label="tau", start=start, span=span, log=True, choices=choices)
 
 
 @dataclass(frozen=True)
@@ -63,73 +72,99 @@ def _drawn_gates(chance: float, noise: Tensor, tau: float) -> _DrawnGates:
     return _DrawnGates(tau, gumbel_gate(logit.detach(), noise, tau, hard=False), gradient)
 
 
-def _draw_gates(shown: _DrawnGates, line: Sequence[_DrawnGates], chance: float) -> tuple[Figure, str]:
+def _picture(line: Sequence[_DrawnGates], chance: float) -> tuple[Figure, Callable[[_DrawnGates], str]]:
+    """Draw what stays, and return the figure and the function that shows gates in it and describes them."""
     fig, (left, right) = figure(columns=2, width=8, height=2.9, margins=TWO)
-    gate_histogram({"soft": shown.soft}, left)
-    left.set_title(f"open in {(shown.soft > 0.5).float().mean():.1%} of {DRAWS:,} draws", fontsize=9)
+    bars: Any = gate_histogram({"soft": line[0].soft}, left).patches[0]
+    left.set(yscale="log", ylim=(0.02, 150))
     truth = chance * (1 - chance)
     means, spreads = ([float(part(gates.gradient)) for gates in line] for part in (torch.mean, torch.std))
     gradient_noise([gates.tau for gates in line], means, spreads, truth, right)
-    mean, spread = float(shown.gradient.mean()), float(shown.gradient.std())
-    mark(right, shown.tau, mean)
-    right.set_title(f"mean {mean:.2g}, spread {spread:.2g}", fontsize=9)
     right.set_ylim(-2 * truth, 6 * truth)
-    return fig, (
-        f"tau = {shown.tau:g}: {undecided(shown.soft):.1%} of the soft gates lie between 0.1 and 0.9; "
-        f"gradient {mean:.2g} on average with spread {spread:.2g}, in truth {truth:.2g}."
-    )
+    mark(right, line[0].tau, truth)
+    dot = right.lines[-1]
+    moving(bars, left.title, dot, right.title)
+
+    def show(gates: _DrawnGates) -> str:
+        found = counts(gates.soft, torch.tensor(bars.get_data().edges))
+        bars.set_data((100 * found / found.sum()).numpy())
+        left.set_title(f"open in {(gates.soft > 0.5).float().mean():.1%} of {DRAWS:,} draws", fontsize=9)
+        mean, spread = float(gates.gradient.mean()), float(gates.gradient.std())
+        dot.set_data([gates.tau], [mean])
+        right.set_title(f"mean {mean:.2g}, spread {spread:.2g}", fontsize=9)
+        return (
+            f"tau = {gates.tau:g}: {undecided(gates.soft):.1%} of the soft gates lie between 0.1 and 0.9; "
+            f"gradient {mean:.2g} on average with spread {spread:.2g}, in truth {truth:.2g}."
+        )
+
+    return fig, show
 
 
 @dataclass(frozen=True)
 class GateMoment:
-    """A network with gates at the end of an epoch, reduced to what `explore_thinning` shows."""
+    """A network with gates at a moment of its training, reduced to what `explore_thinning` shows."""
 
-    row: Mapping[str, float]  # of the history: epoch, valid_accuracy
+    epoch: float
+    accuracy: float
     density: float
     kept: int
     counts: Tensor  # of the probabilities of being open, in equal bins of 0..1
     pixels: Tensor  # (1, inputs): open gates of each input of the first layer
 
 
-def gate_moment(pruning: GumbelPruning, row: Mapping[str, float]) -> GateMoment:
-    """Return what `explore_thinning` shows; call it in `fit(on_epoch=...)`. The gates must be on weights."""
+def gate_moment(pruning: GumbelPruning, data: Data, epoch: float, sample: int = 2000) -> GateMoment:
+    """Return what `explore_thinning` shows, with the accuracy on the first `sample` validation images.
+
+    The gates must be on weights. Take one in each quarter of an epoch:
+    `film(lambda epoch: gate_moment(pruning, data, epoch), epochs)`.
+    """
+    accuracy = evaluate(pruning.model, first_images(data.valid, sample)).accuracy
     found = [gate.logit.detach().cpu() for gate in gates(pruning.model).values()]
-    counts = torch.histc(flat(found).sigmoid(), BINS, 0, 1)
+    bins = torch.histc(flat(found).sigmoid(), BINS, 0, 1)
     kept = sum(int((logit > 0).sum()) for logit in found)
-    return GateMoment(dict(row), pruning.density(), kept, counts, (found[0] > 0).sum(0, keepdim=True))
+    return GateMoment(epoch, accuracy, pruning.density(), kept, bins, (found[0] > 0).sum(0, keepdim=True))
 
 
 def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
-    """Return a slider that goes through a run with gates, epoch by epoch.
+    """Return a slider that goes through a run with gates.
 
-    It shows density and accuracy up to this epoch, how many gates have each probability of being open, and
+    It shows density and accuracy up to this moment, how many gates have each probability of being open, and
     how many open gates read each pixel.
 
     Args:
-        moments: Of different epochs, in order, of a network whose first layer reads images of 28 x 28.
+        moments: In order, of a network whose first layer reads images of 28 x 28.
 
     Raises:
         ValueError: There are no moments.
     """
-    return scrub(moments, _draw_thinning)
-
-
-def _draw_thinning(shown: GateMoment, run: Sequence[GateMoment]) -> tuple[Figure, str]:
+    require_moments(moments)
     fig, axes = figure(columns=2, rows=2, width=7, height=4.8, margins=FOUR)
-    density, right, chances, pixels = axes
-    so_far = [moment for moment in run if moment.row["epoch"] <= shown.row["epoch"]]
-    epochs, now = [moment.row["epoch"] for moment in so_far], shown.row["epoch"]
-    path(epochs, [100 * moment.density for moment in so_far], density, now, "density in %")
-    density.set(yscale="log", ylim=(80 * min(moment.density for moment in run), 120))
-    accuracies = [100 * moment.row["valid_accuracy"] for moment in run]
-    path(epochs, accuracies[: len(epochs)], right, now, "accuracy in %")
-    right.set_ylim(min(accuracies) - 1, max(accuracies) + 1)
-    for ax in (density, right):
-        ax.set_xlim(0, run[-1].row["epoch"] + 1)
-    chance_histogram(shown.counts, chances)
-    chances.set_ylim(0.5, 2 * float(shown.counts.sum()))
-    kept_per_pixel(shown.pixels, pixels)
-    return fig, (
-        f"Epoch {now:g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) above one half; "
-        f"{shown.row['valid_accuracy']:.1%} of the validation images right."
-    )
+    epochs = [shown.epoch for shown in moments]
+    lines = {
+        axes[0]: ("density in %", [100 * shown.density for shown in moments]),
+        axes[1]: ("accuracy in %", [100 * shown.accuracy for shown in moments]),
+    }
+    for ax, (label, values) in lines.items():
+        path(epochs, values, ax, epochs[-1], label)
+        moving(*ax.lines)
+    axes[0].set(yscale="log")
+    bars: Any = chance_histogram(moments[0].counts, axes[2]).patches[0]
+    axes[2].set_ylim(0.5, 2 * float(moments[0].counts.sum()))
+    most = max(2, *(int(shown.pixels.max()) for shown in moments))
+    (picture,) = kept_per_pixel(moments[0].pixels, axes[3], most=most).images
+    moving(bars, picture)
+
+    def draw(shown: GateMoment) -> tuple[Figure, str]:
+        until = epochs.index(shown.epoch) + 1
+        for ax, (_, values) in lines.items():
+            so_far, dot = ax.lines
+            so_far.set_data(epochs[:until], values[:until])
+            dot.set_data([shown.epoch], [values[until - 1]])
+        bars.set_data(shown.counts.numpy())
+        picture.set_data(shown.pixels.view(28, 28).numpy())
+        return fig, (
+            f"Epoch {shown.epoch:.3g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) above "
+            f"one half; {shown.accuracy:.1%} of the validation images right."
+        )
+
+    return scrub(moments, draw)

@@ -4,17 +4,18 @@ Chapter: book/soft-masks.ipynb
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from prunebook.book.explore.frames import all_weights, first_images, mark_accuracy, undecided
+from prunebook.book.explore.frames import all_weights, first_images, marker, undecided
 from prunebook.book.plots.curves import temperature_curve
 from prunebook.book.plots.masks import mask_curve, masked_histogram
-from prunebook.book.plots.style import figure
+from prunebook.book.plots.style import counts, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.soft import SoftPruning, soft_mask, thresholds
 from prunebook.training.data import Data, Split
@@ -41,12 +42,23 @@ def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000)
         ValueError: `k` or `sample` is out of range, or the model is masked already.
     """
     split = first_images(data.valid, sample)
-    softened = {tau: _softened(model, split, k, tau) for tau in TAUS}
+
+    def soften(tau: float) -> _Softened:
+        return _softened(model, split, k, tau)
+
+    at_stops = {tau: soften(tau) for tau in TAUS}
+    fig, show = _picture(list(at_stops.values()))
 
     def draw(tau: float) -> tuple[Figure, str]:
-        return _draw(softened[tau], list(softened.values()), tau, len(split))
+        shown = at_stops.get(tau) or soften(tau)
+        show(shown, tau, len(split))
+        return fig, (
+            f"tau = {tau:g} x std(W) = {shown.tau:.1e}: {undecided(shown.mask):.1%} of the weights are "
+            f"undecided (0.1 < m < 0.9); {shown.accuracy:.1%} of {len(split):,} validation images right."
+        )
 
-    return FrameSlider(draw, TAUS, label="tau / std(W)", start=TAUS.index(0.01))
+    span = (min(TAUS), max(TAUS), 0.02)
+    return FrameSlider(draw, TAUS, label="tau / std(W)", start=TAUS.index(0.01), span=span, log=True)
 
 
 @dataclass(frozen=True)
@@ -67,15 +79,22 @@ def _softened(model: nn.Module, split: Split, k: float, tau: float) -> _Softened
     return _Softened(weights, soft_mask(weights, t, absolute), t, absolute, evaluate(net, split).accuracy)
 
 
-def _draw(shown: _Softened, line: Sequence[_Softened], tau: float, images: int) -> tuple[Figure, str]:
+def _picture(line: Sequence[_Softened]) -> tuple[Figure, Callable[[_Softened, float, int], None]]:
+    """Draw what stays, and return the figure and the function that shows a softened network in it."""
+    first = line[0]
     fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
-    points, open_ended = torch.linspace(-3 * shown.t, 3 * shown.t, 301), undecided(shown.mask)
-    mask_curve(points, soft_mask(points, shown.t, shown.tau), left, shown.t)
-    left.set_title(f"{open_ended:.1%} undecided", fontsize=9)
-    masked_histogram(shown.weights, shown.mask * shown.weights, middle)
+    points = torch.linspace(-3 * first.t, 3 * first.t, 301)
+    curve = mask_curve(points, points, left, first.t).lines[0]
+    blue: Any = masked_histogram(first.weights, first.weights, middle).patches[-1]
+    middle.set_ylim(0.5, 2 * first.weights.numel())
     temperature_curve(TAUS, [point.accuracy for point in line], right)
-    mark_accuracy(right, tau, shown.accuracy, images)
-    return fig, (
-        f"tau = {tau:g} x std(W) = {shown.tau:.1e}: {open_ended:.1%} of the weights are undecided "
-        f"(0.1 < m < 0.9); {shown.accuracy:.1%} of {images:,} validation images right."
-    )
+    mark = marker(right)
+    moving(curve, left.title, blue)
+
+    def show(shown: _Softened, tau: float, images: int) -> None:
+        curve.set_ydata(soft_mask(points, shown.t, shown.tau))
+        left.set_title(f"{undecided(shown.mask):.1%} undecided", fontsize=9)
+        blue.set_data(counts(shown.mask * shown.weights, torch.tensor(blue.get_data().edges)).numpy())
+        mark(tau, shown.accuracy, images)
+
+    return fig, show

@@ -5,16 +5,19 @@ Chapter: book/weights.ipynb
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, mark_accuracy
+from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, marker
 from prunebook.book.plots.curves import accuracy_curve
 from prunebook.book.plots.masks import kept_histogram, kept_per_pixel, layer_bars
-from prunebook.book.plots.style import figure
+from prunebook.book.plots.style import counts, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.checks import require_one_of
 from prunebook.cover import sparsity
@@ -48,18 +51,30 @@ def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int
     """
     require_one_of("method", method, ("weights", "units"))
     split = first_images(data.valid, sample)
-    pruned = {(k, name): _pruned(model, split, method, k, SCOPES[name]) for name in SCOPES for k in STOPS}
+
+    def prune(k: float, scope: str) -> Pruned:
+        return pruned(model, split, method, k, SCOPES[scope])
+
+    at_stops = {(k, scope): prune(k, scope) for scope in SCOPES for k in STOPS}
+    fig, show = _picture({scope: [at_stops[k, scope] for k in STOPS] for scope in SCOPES})
 
     def draw(k: float, scope: str) -> tuple[Figure, str]:
-        line = [pruned[stop, scope] for stop in STOPS]
-        return _draw(pruned[k, scope], line, k, len(split))
+        shown = at_stops.get((k, scope)) or prune(k, scope)
+        show(shown, scope, len(split))
+        return fig, (
+            f"k = {k:g} %: kept {int(shown.kept.sum()):,} of {shown.kept.numel():,} weights; "
+            f"{shown.accuracy:.1%} of {len(split):,} validation images right; "
+            f"{shown.multiplications:,} multiplications for an image."
+        )
 
-    return FrameSlider(draw, STOPS, label="k in %", start=3, choices={"scope": list(SCOPES)})
+    return FrameSlider(
+        draw, STOPS, label="k in %", start=3, span=(0, 100, 0.05), choices={"scope": list(SCOPES)}
+    )
 
 
 @dataclass(frozen=True)
-class _Pruned:
-    """A pruned copy of the network, reduced to what a frame shows."""
+class Pruned:
+    """A pruned copy of the network, reduced to what a picture shows."""
 
     weights: Tensor
     kept: Tensor
@@ -69,7 +84,8 @@ class _Pruned:
     accuracy: float
 
 
-def _pruned(model: nn.Module, split: Split, method: str, k: float, scope: Scope) -> _Pruned:
+def pruned(model: nn.Module, split: Split, method: str, k: float, scope: Scope) -> Pruned:
+    """Prune a copy of the model, and return what a picture shows of it."""
     net = copy.deepcopy(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a layer keeps its last unit: the picture shows it
@@ -79,22 +95,43 @@ def _pruned(model: nn.Module, split: Split, method: str, k: float, scope: Scope)
     work = macs(shrink(net), split.images[:1]).nonzero
     reads_pixels = method == "weights" and kept[0].dim() == 2 and kept[0].shape[1] == 784
     pixels = kept[0] if reads_pixels else None
-    return _Pruned(all_weights(net), flat(kept), pixels, left, work, evaluate(net, split).accuracy)
+    return Pruned(all_weights(net), flat(kept), pixels, left, work, evaluate(net, split).accuracy)
 
 
-def _draw(shown: _Pruned, line: Sequence[_Pruned], k: float, images: int) -> tuple[Figure, str]:
+def _picture(lines: Mapping[str, Sequence[Pruned]]) -> tuple[Figure, Callable[[Pruned, str, int], None]]:
+    """Draw what stays, and return the figure and the function that shows a pruned network in it."""
+    first = next(iter(lines.values()))[0]
     fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
-    kept_histogram(shown.weights, shown.kept, left)
-    if shown.pixels is not None:
-        kept_per_pixel(shown.pixels, middle)
-    else:
-        layer_bars(shown.layers, middle)
-    costs, accuracies = [max(point.multiplications, 1) for point in line], [point.accuracy for point in line]
-    accuracy_curve(costs, accuracies, right)
-    right.set(xlabel="multiplications for an image", xscale="log")
-    mark_accuracy(right, max(shown.multiplications, 1), shown.accuracy, images)
-    kept, total = int(shown.kept.sum()), shown.kept.numel()
-    return fig, (
-        f"k = {k:g} %: kept {kept:,} of {total:,} weights; {shown.accuracy:.1%} of {images:,} validation "
-        f"images right; {shown.multiplications:,} multiplications for an image."
-    )
+    blue: Any = kept_histogram(first.weights, first.kept, left).patches[-1]
+    moving(blue)
+    update = _pixels(first.pixels, middle) if first.pixels is not None else _bars(first.layers, middle)
+    accuracy_curve([], [], right)
+    right.set(xlabel="multiplications for an image", xscale="log", xlim=(0.7, 2 * first.multiplications))
+    curve, mark = right.lines[0], marker(right)
+    moving(curve)
+
+    def show(shown: Pruned, scope: str, images: int) -> None:
+        blue.set_data(counts(shown.weights[shown.kept], torch.tensor(blue.get_data().edges)).numpy())
+        update(shown)
+        costs = [max(point.multiplications, 1) for point in lines[scope]]
+        curve.set_data(costs, [100 * point.accuracy for point in lines[scope]])
+        mark(max(shown.multiplications, 1), shown.accuracy, images)
+
+    return fig, show
+
+
+def _pixels(mask: Tensor, ax: Axes) -> Callable[[Any], None]:
+    (picture,) = kept_per_pixel(mask, ax, most=len(mask)).images
+    moving(picture)
+    return lambda shown: picture.set_data(shown.pixels.sum(0).view(28, 28).cpu().numpy())
+
+
+def _bars(layers: Mapping[str, float], ax: Axes) -> Callable[[Pruned], None]:
+    bars: Any = layer_bars(layers, ax).patches
+    moving(*bars)
+
+    def update(shown: Pruned) -> None:
+        for bar, share in zip(bars, shown.layers.values(), strict=True):
+            bar.set_width(100 * share)
+
+    return update

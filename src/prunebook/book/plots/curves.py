@@ -165,9 +165,9 @@ def frontier_of(
 def ranking(rows: DataFrame, ax: Axes) -> Axes:
     """Draw the mean test accuracy of each method, best on top, with a bar from the worst to the best seed.
 
-    `rows` has the columns method and test_accuracy (0..1, shown in percent).
+    `rows` has a row for each method, and the columns mean, min and max, all in percent.
     """
-    found = 100 * rows.groupby("method")["test_accuracy"].agg(["mean", "min", "max"]).sort_values("mean")
+    found = rows.sort_values("mean")
     places, mean = range(len(found)), found["mean"]
     ax.hlines(places, found["min"], found["max"], color=SKY, linewidth=6, alpha=0.6)
     ax.plot(mean, places, "o", color=BLUE, markersize=5)

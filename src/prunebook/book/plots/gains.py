@@ -95,3 +95,14 @@ def size_bars(sizes: Mapping[str, float], ax: Axes, largest: float) -> Axes:
     ax.invert_yaxis()
     ax.set(xlabel="MB", xlim=(0, 1.18 * largest / 1e6))
     return ax
+
+
+def left_bars(shares: Mapping[str, float], ax: Axes) -> Axes:
+    """Draw a bar for each share (0..1, shown in percent) of what a dense network costs."""
+    ax.barh(list(shares), [100 * share for share in shares.values()], color=BLUE)
+    for place, share in enumerate(shares.values()):
+        ax.text(100 * min(share, 1.2), place, f" {share:.1%}", va="center", fontsize=9)
+    ax.axvline(100, color=ORANGE, linewidth=1.2)
+    ax.invert_yaxis()
+    ax.set(xlabel="of the dense network, in %", xlim=(0, 135))
+    return ax

@@ -64,10 +64,14 @@ def _label_histogram(ax: Axes) -> Axes:
     return ax
 
 
-def kept_per_pixel(mask: Tensor, ax: Axes, side: int = 28) -> Axes:
-    """Show how many weights of each pixel are kept by the mask (units, side * side) of a first layer."""
+def kept_per_pixel(mask: Tensor, ax: Axes, side: int = 28, most: int | None = None) -> Axes:
+    """Show how many weights of each pixel are kept by the mask (units, side * side) of a first layer.
+
+    With `most`, colours are on a logarithmic scale that ends there, and pixels without a weight have none.
+    """
     kept = mask.sum(0).reshape(side, side).cpu().numpy()
-    picture = ax.imshow(kept, cmap="viridis", vmin=0, vmax=max(1, kept.max()))
+    scale = {"vmin": 0, "vmax": max(1, kept.max())} if most is None else {"norm": LogNorm(0.8, most)}
+    picture = ax.imshow(kept, cmap="viridis", **scale)
     ax.figure.colorbar(picture, ax=ax, label="kept weights of a pixel", shrink=0.85)
     ax.set_axis_off()
     return ax
@@ -139,7 +143,7 @@ def density_at(
 def quantile_tangent(thresholds: Tensor, shares: Tensor, ax: Axes, r: float, t: float, slope: float) -> Axes:
     """Draw the quantile t(r), and its tangent: the line through (r, t) with the given slope."""
     ax.plot(shares, thresholds, color=BLUE)
-    ax.axline((r, t), slope=slope, color=ORANGE, linewidth=1.2)
+    ax.plot([0, 1], [t - slope * r, t + slope * (1 - r)], color=ORANGE, linewidth=1.2)
     mark(ax, r, t, 6)
     ax.set(xlabel="r", ylabel="t(r)", xlim=(0, 1.02), ylim=(0, 1.02 * float(thresholds[-1])))
     return ax

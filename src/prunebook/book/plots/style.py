@@ -6,11 +6,13 @@ global state of matplotlib.
 Chapter: book/dense.ipynb
 """
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import seaborn as sns
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,6 +20,15 @@ from torch import Tensor
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#777777")
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = COLOURS
 PERCENT: dict[str, Any] = {"ylabel": "accuracy in %", "ylim": (0, 102)}
+
+
+class Picture(Figure):
+    """A figure that a notebook shows as the last value of a cell, without pyplot or any setting."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+        return buffer.getvalue()
 
 
 def figure(
@@ -29,11 +40,10 @@ def figure(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of `width` x `height` inches on white, and its axes, row by row.
 
-    The figure is not registered with pyplot: a notebook shows it as the last value of a cell. Matplotlib
-    arranges the axes so that no text overlaps. That takes longer than drawing all the rest of a frame, so a
-    slider should give `margins`, as for `Figure.subplots_adjust`, which fix where the axes are.
+    Matplotlib arranges the axes so that no text overlaps. That takes longer than drawing all the rest of a
+    frame, so a slider should give `margins`, as for `Figure.subplots_adjust`, which fix where the axes are.
     """
-    fig = Figure(
+    fig = Picture(
         figsize=(width, height), layout="constrained" if margins is None else None, facecolor="white"
     )
     axes = [fig.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
@@ -59,6 +69,12 @@ def finish(ax: Axes, legend: float | None = None, **labels: Any) -> Axes:
 def mark(ax: Axes, x: float, y: float, size: float = 11) -> None:
     """Draw an orange dot, `size` points wide, at the point that the reader has chosen."""
     ax.plot(x, y, "o", color=ORANGE, markersize=size)
+
+
+def moving(*artists: Artist) -> None:
+    """Mark artists that a slider changes. All else in their figure is drawn only once, so its axes stay."""
+    for artist in artists:
+        artist.set_animated(True)
 
 
 def counts(values: Tensor, edges: Tensor) -> Tensor:

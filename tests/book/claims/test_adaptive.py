@@ -1,0 +1,121 @@
+"""What the chapter on adaptive pruning says about its stored table, and its example by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import prunebook as pb
+from prunebook.methods.adaptive import settled
+
+ROWS = pd.read_csv(Path(__file__).parents[3] / "book/results/adaptive.csv")
+PERCENT = ROWS.assign(
+    test=100 * ROWS["test_accuracy"],
+    accuracy=100 * ROWS["validation_accuracy"],
+    zeros=100 * (1 - ROWS["density"]),
+)
+THESIS = PERCENT.query("experiment == 'thesis' and method == 'adaptive'")
+SETTINGS = THESIS.groupby(["r", "lam"])[["test", "zeros"]].mean()
+DENSE = PERCENT.query("experiment == 'thesis' and method == 'dense'")["test"].mean()
+STARTS = PERCENT.query("experiment == 'start'").groupby(["lam", "r"])["zeros"].mean()
+CONTROLS = PERCENT.query("experiment == 'control'")
+CONTROL = CONTROLS.groupby("method")[["accuracy", "zeros"]].mean()
+BEST = PERCENT.query("experiment == 'best'").groupby("method")[["test", "zeros"]].mean()
+
+
+def test_the_four_settings_of_the_thesis_come_from_five_seeds_each():
+    assert (THESIS.groupby(["r", "lam"])["seed"].nunique() == 5).all()
+    assert len(SETTINGS) == 4
+
+
+def test_from_one_half_with_the_penalty_there_are_more_zeros_and_a_higher_accuracy_than_reported():
+    assert SETTINGS.loc[(0.5, 10), "zeros"] > 95.3
+    assert SETTINGS.loc[(0.5, 10), "test"] > 98.1
+
+
+def test_from_95_percent_with_the_penalty_the_accuracy_is_higher_and_the_zeros_fall_just_short():
+    assert SETTINGS.loc[(0.95, 10), "test"] > 97.2
+    assert 97.6 < SETTINGS.loc[(0.95, 10), "zeros"] < 97.9
+
+
+def test_the_dense_network_reaches_97_8_percent_which_is_less_than_from_one_half_with_the_penalty():
+    assert 97.75 < DENSE < 97.85
+    assert SETTINGS.loc[(0.5, 10), "test"] > DENSE
+
+
+def test_without_a_penalty_r_sinks_but_not_to_0():
+    assert 40 < SETTINGS.loc[(0.5, 0), "zeros"] < 50
+    assert 60 < SETTINGS.loc[(0.95, 0), "zeros"] < 70
+
+
+def test_hardening_moves_no_accuracy_by_more_than_0_2_points():
+    assert (THESIS["soft_accuracy"] - THESIS["validation_accuracy"]).abs().max() < 0.002
+
+
+def test_with_the_penalty_r_ends_between_90_and_96_percent_from_every_start():
+    assert STARTS[10].min() > 90
+    assert STARTS[10].max() < 96
+    assert STARTS[10, 0.1] == pytest.approx(91, abs=1)
+    assert STARTS[10, 0.9] == pytest.approx(96, abs=1)
+
+
+def test_without_the_penalty_r_rises_to_one_half_from_below_and_sinks_from_above():
+    assert 45 < STARTS[0, 0.1] < 55
+    assert 45 < STARTS[0, 0.3] < 55
+    assert STARTS[0, 0.7] < 70
+    assert STARTS[0, 0.9] < 90
+
+
+def test_the_replayed_run_is_equal_to_the_learned_one_to_the_last_digit():
+    same = ["kept", "ratios", "taus", "accuracies", "test_accuracy"]
+    learned, replayed = (
+        CONTROLS[CONTROLS["method"] == name][same].values.tolist() for name in ("adaptive", "replayed")
+    )
+    assert learned == replayed
+
+
+def test_without_the_pull_of_the_loss_there_are_five_points_more_zeros_at_the_same_accuracy():
+    assert CONTROL.loc["zero", "zeros"] - CONTROL.loc["adaptive", "zeros"] > 5
+    assert abs(CONTROL.loc["zero", "accuracy"] - CONTROL.loc["adaptive", "accuracy"]) < 0.1
+
+
+def test_with_the_wrong_sign_r_passes_0_985_and_the_accuracy_falls():
+    assert CONTROL.loc["flipped", "zeros"] > 98.5
+    assert CONTROLS[CONTROLS["method"] == "flipped"]["zeros"].min() > 98
+    assert 0.5 < CONTROL.loc["adaptive", "accuracy"] - CONTROL.loc["flipped", "accuracy"] < 0.8
+
+
+def test_with_the_last_ratio_from_the_first_step_the_accuracy_is_0_4_points_lower():
+    assert 0.3 < CONTROL.loc["adaptive", "accuracy"] - CONTROL.loc["fixed", "accuracy"] < 0.5
+
+
+def test_the_best_setting_prunes_98_1_percent_and_beats_the_dense_network_of_the_thesis():
+    assert BEST.loc["adaptive", "zeros"] > 98
+    assert 98.0 < BEST.loc["adaptive", "test"] < 98.3
+    assert BEST.loc["adaptive", "test"] > DENSE + 0.2
+
+
+def test_the_dense_network_trained_the_same_way_stays_0_3_to_0_4_points_ahead():
+    assert 0.2 < BEST.loc["dense", "test"] - BEST.loc["adaptive", "test"] < 0.5
+
+
+def test_a_run_of_the_thesis_settles_before_it_ends():
+    path = [float(r) for r in THESIS.query("r == 0.5 and lam == 10")["ratios"].iloc[0].split()]
+    when = next(epoch for epoch in range(len(path) + 1) if settled(path[:epoch]))
+    assert 8 < when < 25
+
+
+def test_the_gradient_of_the_threshold_in_the_example_by_hand_is_8_7():
+    w = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+
+    def loss(t):
+        return ((pb.soft_mask(w, t, 4.0) * w).sum() - 12) ** 2
+
+    t, h = torch.tensor(3.0, dtype=torch.float64, requires_grad=True), 1e-5
+    loss(t).backward()
+    assert t.grad.item() == pytest.approx(8.7, abs=0.05)
+    assert loss(t).item() == pytest.approx(2.6, abs=0.05)
+    assert (loss(3 + h) - loss(3 - h)).item() / (2 * h) == pytest.approx(t.grad.item(), abs=1e-5)

@@ -1,0 +1,93 @@
+"""What the chapter on Gumbel-Softmax pruning says about its stored table, and its examples by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import prunebook as pb
+
+ROWS = pd.read_csv(Path(__file__).parents[3] / "book/results/gumbel.csv").query("data == 'mnist'")
+GATED = ROWS[ROWS["network"] == "784-300-100-10"].query("method != 'dense'")
+GATES, EXCHANGED = "gumbel", "gumbel, then exchange"
+
+
+def accuracies(network, method, count):
+    chosen = ROWS[(ROWS["network"] == network) & (ROWS["method"] == method) & (ROWS["count"] == count)]
+    return 100 * chosen["test_accuracy"]
+
+
+LINEAR = accuracies("784-10", "dense", 7840)
+LINEAR_PRUNED = accuracies("784-10", "gumbel", 399)
+SMALL_DENSE = accuracies("49-7-10", "dense", 413)
+FEW_GATES = accuracies("784-300-100-10", GATES, 399)
+FEW = accuracies("784-300-100-10", EXCHANGED, 399)
+
+
+def test_399_weights_are_0_15_percent_of_lenet():
+    weights = [pb.dense_weight(layer).numel() for layer in pb.maskable(pb.lenet_300_100()).values()]
+    assert weights == [235_200, 30_000, 1000]
+    assert sum(weights) == 266_200
+    assert round(0.0015 * 266_200) == 399
+
+
+def test_every_point_is_of_five_seeds():
+    assert (ROWS.groupby(["network", "method", "count"])["seed"].nunique() == 5).all()
+
+
+def test_399_chosen_weights_beat_the_linear_classifier_by_more_than_two_points():
+    assert FEW.mean() > LINEAR.mean() + 2
+    assert 92 < LINEAR.mean() < 93
+
+
+def test_gates_alone_beat_the_linear_classifier():
+    assert FEW_GATES.mean() > LINEAR.mean() + 0.5
+
+
+def test_the_worst_seed_of_399_chosen_weights_beats_the_best_of_the_linear_classifier():
+    assert FEW.min() > LINEAR.max()
+
+
+def test_what_else_399_weights_could_be_is_worse_by_four_points_or_more():
+    assert max(LINEAR_PRUNED.mean(), SMALL_DENSE.mean()) < FEW.mean() - 4
+
+
+def test_no_run_keeps_more_weights_than_its_count():
+    assert (ROWS["kept"] <= ROWS["count"]).all()
+
+
+def test_exchange_pays_at_399_weights_and_gains_nothing_at_1_and_2_percent():
+    means = 100 * GATED.groupby(["method", "count"])["test_accuracy"].mean()
+    gain = means[EXCHANGED] - means[GATES]
+    assert gain[399] > 0.3
+    assert gain[2662] < 0.1
+    assert abs(gain[5324]) < 0.3
+    assert means.xs(5324, level="count").min() > 98
+
+
+def test_399_weights_hardly_overfit():
+    gap = (GATED["train_accuracy"] - GATED["test_accuracy"])[GATED["count"] == 399]
+    assert gap.mean() < 0.015
+
+
+def test_nearly_all_kept_weights_lie_on_a_path():
+    assert (GATED["effective_density"] / GATED["density"]).min() > 0.95
+
+
+def test_the_gates_of_the_example_by_hand_have_the_slopes_of_their_sigmoids():
+    logit = torch.zeros(3, requires_grad=True)
+    gate = pb.gumbel_gate(logit, torch.tensor([3, 1 / 3, 9]).log(), tau=1.0)
+    gate.sum().backward()
+    assert gate.allclose(torch.tensor([1.0, 0.0, 1.0]))
+    assert logit.grad.allclose(torch.tensor([3 / 16, 3 / 16, 0.09]))
+
+
+def test_at_the_temperature_of_the_reference_code_a_rare_gate_gets_five_times_its_gradient():
+    noise = torch.linspace(0, 1, 200_003, dtype=torch.float64)[1:-1].logit()
+    rare = torch.full_like(noise, math.log(0.01 / 0.99)).requires_grad_()
+    (slope,) = torch.autograd.grad(pb.gumbel_gate(rare, noise, tau=3.0).sum(), rare)
+    assert float(slope.mean()) / (0.01 * 0.99) == pytest.approx(5, abs=0.5)

@@ -1,0 +1,105 @@
+"""Plain Markdown is dressed for the pages: numbers, citations, boxes, and nothing that was not meant."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import plain
+import pytest
+from address import PLACEHOLDER
+from docutils import nodes
+from docutils.utils import new_document
+
+HAN, SU = "https://arxiv.org/abs/1506.02626", "https://arxiv.org/abs/2009.11094"
+DRESSED = {
+    "an equation": ("$$\nx = 1\n\\tag{eq-x}\n$$\n", "$$\nx = 1\n$$ (eq-x)\n"),
+    "a mention of one": ("By (eq-soft-mask), twice (eq-x).", "By {eq}`eq-soft-mask`, twice {eq}`eq-x`."),
+    "an author": (f"[Han et al. (2015)]({HAN}) say", "{cite:t}`han2015` say"),
+    "a source": (f"so ([Han et al., 2015]({HAN})).", "so {cite:p}`han2015`."),
+    "two sources": (f"([Han et al., 2015]({HAN}); [Su et al., 2020]({SU}))", "{cite:p}`han2015,su2020`"),
+    "a box": (
+        "> **You will learn**\n>\n> - to read\n",
+        ":::::{admonition} You will learn\n:class: tip\n\n- to read\n:::::\n",
+    ),
+    "an exercise": (
+        "> **Exercise 1: Why?**\n>\n> Say so.\n",
+        ":::::{admonition} Exercise 1: Why?\n:class: exercise\n\nSay so.\n:::::\n",
+    ),
+    "an answer": (
+        "<details>\n<summary>Answers</summary>\n\nNo: (eq-x).\n\n</details>",
+        ":::::{admonition} Answers\n:class: dropdown\n\nNo: {eq}`eq-x`.\n:::::\n",
+    ),
+    "a badge": ("[Open in Colab](https://x.y)", "[![Open in Colab](_static/open-in-colab.svg)](https://x.y)"),
+}
+
+
+@pytest.mark.parametrize("what", DRESSED)
+def test_dresses(what):
+    written, dressed = DRESSED[what]
+    assert plain.dress(f"Before.\n\n{written}\nAfter.") == f"Before.\n\n{dressed}\nAfter."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a link to [its code](https://github.com/noelmat/Pruning-MNIST) is no citation",
+        "[A paper (1999)](https://arxiv.org/abs/0000.00000) that is in no list",
+        "[Weights](weights.ipynb#By-hand)",
+        "> a quotation, without a title",
+        "$$\nx\n$$",
+        "(equal) and (eq)",
+        "`(eq_x)`",
+    ],
+)
+def test_leaves_alone(text):
+    assert plain.dress(text) == text
+
+
+def test_every_source_can_be_cited_by_its_address():
+    assert len(plain.KEYS) == (plain.BOOK / "references.bib").read_text().count("\n}\n")
+    assert plain.KEYS[HAN] == "han2015"
+
+
+def test_code_cells_and_everything_else_in_a_notebook_stay_as_they_are():
+    cells = [
+        {"cell_type": "code", "source": ["# (eq-x)"], "outputs": [1]},
+        {"cell_type": "markdown", "source": ["by ", "(eq-x)"]},
+    ]
+    source = [json.dumps({"cells": cells, "metadata": {"a": 1}})]
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda name: f"{name}.ipynb"))
+    plain.read(app, "x", source)
+    read = json.loads(source[0])
+    assert read["cells"][0] == cells[0]
+    assert read["cells"][1]["source"] == "by {eq}`eq-x`"
+    assert read["metadata"] == {"a": 1}
+
+
+def test_a_folded_box_takes_the_cells_of_its_solution_and_no_others():
+    document = new_document("x")
+    section = nodes.section()
+    box, other = nodes.admonition(classes=["dropdown"]), nodes.admonition(classes=["tip"])
+    first, second = (nodes.container(classes=["cell", "tag_solution"]) for _ in range(2))
+    plain_cell, late = nodes.container(classes=["cell"]), nodes.container(classes=["cell", "tag_solution"])
+    section += [other, box, first, second, plain_cell, late]
+    document += section
+    plain.Solutions(document).apply()
+    assert box.children == [first, second]
+    assert section.children == [other, box, plain_cell, late]
+
+
+@pytest.mark.parametrize(("url", "left"), [(PLACEHOLDER, False), ("https://github.com/a/b", True)])
+def test_no_page_leads_to_an_address_that_nobody_knows(url, left):
+    options = {
+        "repository_url": url,
+        "launch_buttons": {"colab_url": "https://colab"},
+        "use_issues_button": True,
+        "use_download_button": True,
+    }
+    plain.settle(None, SimpleNamespace(html_theme_options=options))
+    assert bool(options["launch_buttons"]) == options["use_issues_button"] == left
+    assert options["use_download_button"]
+
+
+def test_anchors_are_those_of_jupyterlab():
+    assert plain.anchor("What can go wrong") == "What-can-go-wrong"
