@@ -56,7 +56,7 @@ check: $(READY) lint ## run lint, types and every test that takes at most some s
 	@$(PYTEST) -m "not slow"
 
 lab: $(READY) ## open the book in JupyterLab, with live sliders
-	@$(BIN)/jupyter lab --notebook-dir=book --LabApp.default_url="/lab/tree/intro.md?factory=Markdown%20Preview"
+	@JUPYTER_CONFIG_PATH=book/tools/jupyter $(BIN)/jupyter lab --notebook-dir=book --LabApp.default_url=/lab/workspaces/book/tree/intro.md
 
 notebooks: $(READY) ## run every chapter again and store its outputs; only some: NAMES="dense"
 	@$(BIN)/python book/tools/notebooks.py --jobs $(JOBS) $(NAMES)

@@ -6,6 +6,7 @@ Colab and JupyterLab know nothing of MyST, so no chapter uses it. When the pages
 - a link to an address of `references.bib`, such as `[Han et al. (2015)](https://...)`, into a citation;
 - a block quote that begins with a bold line into a box with that title;
 - `<details>` into a box that opens, in which a solution takes the cells tagged `solution` that follow it;
+- the title of a folded cell, `# @title ...`, into the line that opens it;
 - the link "Open in Colab" into a badge. While the address of the book is unknown, no page leads to Colab.
 """
 
@@ -35,6 +36,7 @@ LINK = r"\[[^\]]*(?:\d{4}|n\.d\.)\)?\]\((https://[^)\s]+)\)"  # its text ends wi
 IN_BRACKETS = re.compile(rf"\({LINK}(?:; {LINK})*\)")
 BOX = re.compile(r"^> \*\*(.+)\*\*\n((?:>.*\n?)*)", re.MULTILINE)
 FOLDED = re.compile(r"<details>\n<summary>(.+?)</summary>\n(.*?)\n</details>", re.DOTALL)
+TITLE = re.compile(r"# @title (.+)\n")
 BADGE = re.compile(r"\[Open in Colab\]\((.+?)\)")
 
 
@@ -78,14 +80,19 @@ def anchor(heading: str) -> str:
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
-    """Dress a page, or the Markdown cells of a notebook, before it is parsed."""
+    """Dress a page, or the cells of a notebook, before it is parsed."""
     if not app.env.doc2path(name).endswith(".ipynb"):
         source[0] = dress(source[0])
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            cell["source"] = dress("".join(cell["source"]))
+            cell["source"] = dress(cell["source"])
+        elif found := TITLE.match(cell["source"]):
+            cell["source"] = cell["source"][found.end() :]
+            prompts = {"code_prompt_show": f"Show: {found[1]}", "code_prompt_hide": f"Hide: {found[1]}"}
+            cell["metadata"]["mystnb"] = cell["metadata"].get("mystnb", {}) | prompts
     source[0] = json.dumps(notebook)
 
 

@@ -145,7 +145,9 @@ def test_plain_markdown_shows_no_raw_markup(page):
             shown.feed(markdown2html_mistune(cell["source"]))
             assert not re.findall(MYST, shown.text, re.MULTILINE), cell["source"]
             assert shown.opened == [], cell["source"]
+            quoted = [line for line in cell["source"].splitlines() if line.startswith(">")]
             assert cell["source"].count("$$") % 2 == 0, cell["source"]
+            assert all(line.count("$") % 2 == 0 for line in quoted), "JupyterLab takes > into the formula"
             pictures = re.findall(r"!\[|<img", cell["source"])
             assert not pictures, "Colab has no file beside the notebook"
 
@@ -227,7 +229,7 @@ def test_prose_stands_between_code_cells(name):
     assert "code code code" not in " ".join(kinds)
 
 
-@each_chapter
+@each_lesson
 @pytest.mark.parametrize("what", NOT_IN_A_CELL)
 def test_no_cell_holds(name, what):
     found = re.compile(NOT_IN_A_CELL[what], re.MULTILINE)

@@ -144,7 +144,7 @@ def test_a_run_is_a_film_of_its_moments(net, data):
     assert all(kept in readout and "r = 0.500" in readout for readout in slider.readouts)
     assert live(slider, 1.5).startswith("Epoch 1.5: r = 0.500")
     assert moments[0].weights.count_nonzero() > 15_000, "a moment is a copy"
-    assert f"{moments[0].accuracy:.1%} of the validation images" in slider.readouts[0]
+    assert f"{moments[0].accuracy:.1%} of 30 validation images" in slider.readouts[0]
 
 
 REFUSALS = [
@@ -266,7 +266,7 @@ def test_a_network_thins_out_epoch_by_epoch(net, data):
     assert slider.start == 2
     assert "100 gates" in slider.readouts[0]
     assert "Epoch 3: density 0.059%, 4 gates" in slider.readouts[2]
-    assert f"{moments[1].accuracy:.1%} of the validation images" in slider.readouts[2]
+    assert f"{moments[1].accuracy:.1%} of 30 validation images" in slider.readouts[2]
 
 
 @pytest.mark.slow

@@ -61,16 +61,21 @@ def test_every_source_can_be_cited_by_its_address():
     assert plain.KEYS[HAN] == "han2015"
 
 
-def test_code_cells_and_everything_else_in_a_notebook_stay_as_they_are():
+def test_in_a_notebook_only_markdown_is_dressed_and_titles_of_folded_cells_become_what_opens_them():
+    alt = {"image": {"alt": "a picture"}}
     cells = [
         {"cell_type": "code", "source": ["# (eq-x)"], "outputs": [1]},
         {"cell_type": "markdown", "source": ["by ", "(eq-x)"]},
+        {"cell_type": "code", "source": ["# @title Draw it\n", "x"], "metadata": {"mystnb": alt}},
     ]
     source = [json.dumps({"cells": cells, "metadata": {"a": 1}})]
     app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda name: f"{name}.ipynb"))
     plain.read(app, "x", source)
     read = json.loads(source[0])
-    assert read["cells"][0] == cells[0]
+    assert read["cells"][0] == cells[0] | {"source": "# (eq-x)"}
+    assert read["cells"][2]["source"] == "x"
+    prompts = {"code_prompt_show": "Show: Draw it", "code_prompt_hide": "Hide: Draw it"}
+    assert read["cells"][2]["metadata"]["mystnb"] == alt | prompts
     assert read["cells"][1]["source"] == "by {eq}`eq-x`"
     assert read["metadata"] == {"a": 1}
 

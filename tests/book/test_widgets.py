@@ -7,6 +7,7 @@ import io
 import ipywidgets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from prunebook.book import plots, widgets
@@ -93,6 +94,26 @@ def test_live_face_can_be_logarithmic_or_have_only_the_stops():
     assert readout.value == "b"
 
 
+def test_a_live_slider_leaves_a_core_to_the_browser_and_the_threads_as_they_were(monkeypatch):
+    before, used = torch.get_num_threads(), []
+
+    def draw_and_count(k):
+        used.append(torch.get_num_threads())
+        return draw(k)
+
+    monkeypatch.setattr(widgets.os, "cpu_count", lambda: 4)
+    torch.set_num_threads(4)
+    try:
+        (knob,), *_ = parts(FrameSlider(draw_and_count, [0], label="k", span=(0, 1, 0.1)).live())
+        assert used == [4, 3]
+        assert torch.get_num_threads() == 4
+        monkeypatch.setattr(widgets.os, "cpu_count", lambda: 1)
+        knob.value = 0.5
+        assert used[2:] == [1]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_stands_beside_the_slider_and_is_raised_and_goes_with_the_next_picture():
     def fragile(k):
         if k > 60:
@@ -146,7 +167,7 @@ def test_inputs_of_the_page_have_names_and_wait_for_the_script():
     assert '<div id="frames-' in page
     assert 'role="group" aria-label="k &lt;%&gt;"' in page
     assert '<label>k &lt;%&gt; <input type="range"' in page
-    assert '<fieldset style="border:0;padding:0" aria-label="scope">' in page
+    assert '<fieldset style="border:0;padding:0" aria-label="scope">scope: ' in page
     assert page.count(f" {CONTROL}") == page.count("<input") == 3
     assert "control.disabled = false" in page
 

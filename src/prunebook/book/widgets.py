@@ -12,13 +12,16 @@ import html
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import ipywidgets
 import numpy as np
+import torch
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -46,14 +49,14 @@ def encode(figure: Figure, live: bool = False) -> bytes:
     everything else is drawn the first time only.
     """
     moving = [artist for ax in figure.axes for artist in ax.get_children() if artist.get_animated()]
-    canvas = figure.canvas
-    if not isinstance(canvas, FigureCanvasAgg) or not moving or figure not in _axes_drawn:
-        canvas = FigureCanvasAgg(figure)
+    if not moving or figure not in _axes_drawn:
         for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
             patch.set_alpha(0)
-        canvas.draw()
-        _axes_drawn[figure] = canvas.copy_from_bbox(figure.bbox)
-    canvas.restore_region(_axes_drawn[figure])
+        drawn = FigureCanvasAgg(figure)
+        drawn.draw()
+        _axes_drawn[figure] = drawn, drawn.copy_from_bbox(figure.bbox)
+    canvas, background = _axes_drawn[figure]
+    canvas.restore_region(background)
     for artist in moving:
         figure.draw_artist(artist)
     buffer = io.BytesIO()
@@ -65,6 +68,17 @@ def encode(figure: Figure, live: bool = False) -> bytes:
         white.alpha_composite(image)
         white.convert("RGB").save(buffer, "webp", quality=85, method=4)
     return buffer.getvalue()
+
+
+@contextmanager
+def _one_core_left() -> Iterator[None]:
+    """Leave a core to the browser: threads that wait for one without a core take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 2) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class FrameSlider:
@@ -157,7 +171,8 @@ class FrameSlider:
             value = float(f"{knob.value:.{3 if self.log else 6}g}") if self.span else knob.value
             try:
                 chosen = {name: button.value for name, button in buttons.items()}
-                figure, text, *below = self.draw(value, **chosen)
+                with _one_core_left():
+                    figure, text, *below = self.draw(value, **chosen)
                 picture.value, readout.value, trouble.value = encode(figure, live=True), html.escape(text), ""
                 more.value = "".join(below)
             except Exception as error:
@@ -250,11 +265,12 @@ for (const control of root.querySelectorAll("input")) {{
 
     def _radios(self, group: str) -> Iterator[str]:
         for name, options in self.choices.items():
-            yield f'<fieldset style="border:0;padding:0" aria-label="{html.escape(name)}">'
+            said = html.escape(name)
+            yield f'<fieldset style="border:0;padding:0" aria-label="{said}">{said}: '
             for i, option in enumerate(options):
                 checked = " checked" if i == 0 else ""
                 yield (
-                    f'<label style="margin-right:1em"><input type="radio" name="{group}-{html.escape(name)}"'
+                    f'<label style="margin-right:1em"><input type="radio" name="{group}-{said}"'
                     f" {CONTROL}{checked}> {html.escape(option)}</label>"
                 )
             yield "</fieldset>\n"

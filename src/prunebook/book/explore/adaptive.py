@@ -29,6 +29,7 @@ class AdaptiveMoment:
 
     epoch: float
     accuracy: float
+    images: int  # on which it was measured
     r: float
     tau: float
     weights: Tensor
@@ -41,10 +42,12 @@ def moment(pruning: AdaptivePruning, data: Data, epoch: float, sample: int = 200
 
     Take one in each quarter of an epoch: `film(lambda epoch: moment(pruning, data, epoch), epochs)`.
     """
-    accuracy = evaluate(pruning.model, first_images(data.valid, sample)).accuracy
+    split = first_images(data.valid, sample)
+    accuracy = evaluate(pruning.model, split).accuracy
     kept = [mask.cpu() for mask in all_kept(pruning.model)]
     weights = all_weights(pruning.model).cpu()
-    return AdaptiveMoment(epoch, accuracy, pruning.r, pruning.tau, weights, flat(kept), kept[0])
+    now = pruning.r, pruning.tau
+    return AdaptiveMoment(epoch, accuracy, len(split), *now, weights, flat(kept), kept[0])
 
 
 def explore_run(moments: Sequence[AdaptiveMoment]) -> FrameSlider:
@@ -84,7 +87,7 @@ def explore_run(moments: Sequence[AdaptiveMoment]) -> FrameSlider:
         return fig, (
             f"Epoch {shown.epoch:.3g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; "
             f"{int(shown.kept.sum()):,} of {shown.kept.numel():,} weights kept; "
-            f"{shown.accuracy:.1%} of the validation images right."
+            f"{shown.accuracy:.1%} of {shown.images:,} validation images right."
         )
 
     return scrub(moments, draw)

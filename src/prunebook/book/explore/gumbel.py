@@ -106,6 +106,7 @@ class GateMoment:
 
     epoch: float
     accuracy: float
+    images: int  # on which it was measured
     density: float
     kept: int
     counts: Tensor  # of the probabilities of being open, in equal bins of 0..1
@@ -118,11 +119,13 @@ def gate_moment(pruning: GumbelPruning, data: Data, epoch: float, sample: int = 
     The gates must be on weights. Take one in each quarter of an epoch:
     `film(lambda epoch: gate_moment(pruning, data, epoch), epochs)`.
     """
-    accuracy = evaluate(pruning.model, first_images(data.valid, sample)).accuracy
+    split = first_images(data.valid, sample)
+    accuracy = evaluate(pruning.model, split).accuracy
     found = [gate.logit.detach().cpu() for gate in gates(pruning.model).values()]
     bins = torch.histc(flat(found).sigmoid(), BINS, 0, 1)
     kept = sum(int((logit > 0).sum()) for logit in found)
-    return GateMoment(epoch, accuracy, pruning.density(), kept, bins, (found[0] > 0).sum(0, keepdim=True))
+    pixels = (found[0] > 0).sum(0, keepdim=True)
+    return GateMoment(epoch, accuracy, len(split), pruning.density(), kept, bins, pixels)
 
 
 def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
@@ -164,7 +167,7 @@ def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
         picture.set_data(shown.pixels.view(28, 28).numpy())
         return fig, (
             f"Epoch {shown.epoch:.3g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) above "
-            f"one half; {shown.accuracy:.1%} of the validation images right."
+            f"one half; {shown.accuracy:.1%} of {shown.images:,} validation images right."
         )
 
     return scrub(moments, draw)
