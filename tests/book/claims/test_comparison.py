@@ -180,6 +180,27 @@ def test_at_1_percent_gates_pass_the_rule_by_a_hair_with_30_epochs():
     assert 0 < at["gumbel", 30] - at[RULE, 30] < 0.4
 
 
+def test_at_1_percent_all_but_soft_masks_are_about_0_2_points_worse_with_60_epochs_than_with_30():
+    at = ROWS.query("data == 'mnist' and density == 0.01 and epochs > 15")
+    tests = at.assign(test=100 * at["test_accuracy"]).pivot(
+        index=["method", "seed"], columns="epochs", values="test"
+    )
+    lost = tests[30] - tests[60]
+    mean = lost.groupby("method").mean()
+    assert {*mean.index} == {RULE, "gumbel", EXCHANGE, "soft mask"}
+    assert mean.drop("soft mask").between(0.1, 0.3).all()
+    assert (lost.drop("soft mask") > 0).all()
+    assert (lost["soft mask"] < 0).all()
+
+
+def test_the_long_runs_have_two_seeds_and_the_short_ones_five():
+    seeds = ROWS[ROWS["method"].isin(ROWS.query("epochs == 60")["method"])]
+    seeds = seeds.query("data == 'mnist' and density in (0.01, 0.0015)")
+    counts = seeds.groupby(["epochs", "method", "density"])["seed"].nunique()
+    assert (counts[15] == 5).all()
+    assert (counts[[30, 60]] == 2).all()
+
+
 def test_the_small_dense_network_of_413_weights_has_90_percent_after_100_epochs():
     small = read_csv(RESULTS / "gumbel.csv").query("network == '49-7-10'")
     assert set(small["epochs"] + small["fine_tune"]) == {100}
