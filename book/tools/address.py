@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "https://github.com/prunebook/prunebook"
-ORIGIN = re.compile(r"(?:https://|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+ORIGIN = re.compile(r"(?:https://(?:[^/@]+@)?|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?")
 
 
 def address() -> str:
@@ -83,8 +83,8 @@ def change(new: str) -> list[str]:
         before = path.read_bytes()
         if name.endswith(".ipynb"):
             label(path, new)
-        elif old.encode() in before:
-            path.write_bytes(before.replace(old.encode(), new.encode()))
+        else:
+            path.write_bytes(re.sub(re.escape(old).encode() + rb"(?![\w-])", new.encode(), before))
         if path.read_bytes() != before:
             changed.append(name)
     return changed
@@ -98,6 +98,8 @@ def main(arguments: list[str]) -> int:
             return 1
     elif new := arguments[0] if arguments else origin():
         print(*change(new), sep="\n")
+    else:
+        print("No remote on GitHub is called origin: make address URL=...", file=sys.stderr)
     print(address())
     return 0
 

@@ -34,14 +34,26 @@ EQUATION = re.compile(r"\s*\\tag\{([a-z][\w-]*)\}\s*\$\$")
 REFERENCE = re.compile(r"\((eq-[\w-]+)\)")
 LINK = r"\[[^\]]*(?:\d{4}|n\.d\.)\)?\]\((https://[^)\s]+)\)"  # its text ends with a year
 IN_BRACKETS = re.compile(rf"\({LINK}(?:; {LINK})*\)")
-BOX = re.compile(r"^> \*\*(.+)\*\*\n((?:>.*\n?)*)", re.MULTILINE)
+BOX = re.compile(r"^> \*\*(.+)\*\*(?:\n|$)((?:>.*\n?)*)", re.MULTILINE)
 FOLDED = re.compile(r"<details>\n<summary>(.+?)</summary>\n(.*?)\n</details>", re.DOTALL)
 TITLE = re.compile(r"# @title (.+)\n")
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 BADGE = re.compile(r"\[Open in Colab\]\((.+?)\)")
 
 
 def dress(text: str) -> str:
-    """Return the text of a Markdown cell, or of a page, in MyST."""
+    """Return the text of a Markdown cell, or of a page, in MyST; code in it stays as it is."""
+    kept = []
+
+    def set_aside(found: re.Match[str]) -> str:
+        kept.append(found[0])
+        return f"\0{len(kept) - 1}\0"
+
+    text = _dress(CODE.sub(set_aside, text))
+    return re.sub(r"\0(\d+)\0", lambda found: kept[int(found[1])], text)
+
+
+def _dress(text: str) -> str:
     text = EQUATION.sub(r"\n$$ (\1)", text)
     text = REFERENCE.sub(lambda found: _equation(found, text), text)
     text = IN_BRACKETS.sub(lambda found: _cite("p", found), text)

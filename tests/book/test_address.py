@@ -29,7 +29,7 @@ def book(tmp_path, monkeypatch):
     """A repository with all that carries the address, which is still the placeholder."""
     (tmp_path / "_config.yml").write_text(f"repository:\n  url: &address {tool.PLACEHOLDER}\n")
     (tmp_path / "README.md").write_text(f"git clone {tool.PLACEHOLDER}, and {tool.PLACEHOLDER}/issues")
-    (tmp_path / "other.txt").write_text("nothing")
+    (tmp_path / "other.txt").write_text(f"{tool.PLACEHOLDER}let is another")
     (tmp_path / "one.ipynb").write_text(json.dumps(chapter(tool.PLACEHOLDER, link=None)))
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     for command in (["init", "-q"], ["add", "."]):
@@ -88,6 +88,7 @@ def test_refuses_what_is_no_address(book, wrong):
         "https://github.com/owner/name",
         "https://github.com/owner/name.git",
         "git@github.com:owner/name.git",
+        "https://someone@github.com/owner/name",
         "ssh://git@github.com/owner/name.git",
     ],
 )

@@ -158,6 +158,7 @@ REFUSED = {
     "labels must be 9 whole numbers": lambda m, x, y: book.clinic(m, x, y[:5]),
     r"labels must be .* got \(9, 1\)": lambda m, x, y: book.clinic(m, x, y[:, None]),
     r"labels must be .* torch\.float32": lambda m, x, y: book.clinic(m, x, y.float()),
+    "labels must be from 0 to 2, got": lambda m, x, y: book.clinic(m, x, y + 1),
     r"labels need outputs \(n, classes\)": lambda m, x, y: book.clinic(nn.Linear(20, 1), x, y),
     "rounds must be": lambda m, x, y: book.clinic(m, x, rounds=0),
     "stops must be": lambda m, x, y: book.clinic(m, x, stops=[101]),

@@ -6,6 +6,7 @@ import copy
 import html
 import math
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ import prunebook as pb
 from prunebook import book
 from prunebook.book.explore import weights
 from prunebook.book.explore.density import RATIOS
+from prunebook.book.explore.frames import scrub
 from prunebook.book.explore.gumbel import CHANCES, GATE_TAUS
 from prunebook.book.explore.soft import TAUS
 from prunebook.book.explore.weights import SCOPES, STOPS
@@ -129,6 +131,22 @@ def test_a_film_has_a_moment_before_training_one_for_each_part_of_an_epoch_and_o
     assert len(history.rows) == 1
     assert len(every_step) == math.ceil(len(data.train) / 10) + 1
     assert (every_step[0], every_step[-1]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("times", "stops"),
+    [
+        ([0], [0]),
+        ([0, 0.5, 0.75], [0, 0.75]),
+        ([0, 1, 1.5], [0, 1, 1.5]),
+        (range(41), [*range(0, 40, 3), 40]),
+    ],
+)
+def test_the_pictures_of_a_film_in_a_page_go_to_its_end(times, stops):
+    fig, _ = book.plots.figure(width=1, height=1)
+    slider = scrub([SimpleNamespace(epoch=time) for time in times], lambda moment: (fig, f"{moment.epoch:g}"))
+    assert slider.stops == stops
+    assert slider.readouts[slider.start] == f"{[*times][-1]:g}"
 
 
 def test_a_run_is_a_film_of_its_moments(net, data):
@@ -310,6 +328,10 @@ def test_between_two_densities_the_frontier_slider_says_so_and_takes_the_line_be
     )
     slider = book.explore_frontier(rows)
     assert live(slider, 1) == "1 % kept (between two measured densities), the best of 1: rule 70.0 %."
+    rows = pd.DataFrame({"method": ["a", "b"], "density": [0.123456, 0.9], "test_accuracy": [0.5, 0.9]})
+    slider = book.explore_frontier(rows)
+    assert live(slider, 50) == "50 % kept: no method was measured on both sides."
+    assert live(slider, 12.3456) == "12.3456 % kept, the best of 1: a 50.0 %."
 
 
 def test_savings_say_the_bytes_of_a_pruned_copy_and_the_time_of_the_table():

@@ -49,7 +49,8 @@ def test_dresses(what):
         "> a quotation, without a title",
         "$$\nx\n$$",
         "(equal) and (eq)",
-        "`(eq_x)`",
+        "code such as `(eq-x)` and `> **x**`",
+        "```python\n# (eq-x)\n```",
     ],
 )
 def test_leaves_alone(text):

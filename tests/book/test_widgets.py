@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 
 import ipywidgets
 import numpy as np
@@ -35,6 +37,15 @@ def test_frames_of_a_page_are_small_and_on_white():
 
 def test_a_live_picture_has_no_background_so_that_it_takes_the_colour_of_the_notebook():
     assert pixels(encode(draw(1)[0], live=True))[0, 0, 3] == 0
+
+
+def test_a_figure_and_what_was_drawn_of_it_are_forgotten_together():
+    fig, _ = draw(1)
+    encode(fig, live=True)
+    gone = weakref.ref(fig)
+    del fig
+    gc.collect()
+    assert gone() is None
 
 
 def test_what_moves_is_drawn_as_if_all_had_been_drawn_anew():
@@ -105,7 +116,7 @@ def test_a_live_slider_leaves_a_core_to_the_browser_and_the_threads_as_they_were
     torch.set_num_threads(4)
     try:
         (knob,), *_ = parts(FrameSlider(draw_and_count, [0], label="k", span=(0, 1, 0.1)).live())
-        assert used == [4, 3]
+        assert used == [3, 3]
         assert torch.get_num_threads() == 4
         monkeypatch.setattr(widgets.os, "cpu_count", lambda: 1)
         knob.value = 0.5
@@ -146,6 +157,12 @@ def test_the_page_is_shown_first_and_the_live_slider_apart(shown):
     assert [*live] == [LIVE]
     assert live[LIVE]["version_major"] == 2
     assert live[LIVE]["model_id"]
+
+
+def test_sliders_that_show_something_else_have_other_names():
+    one, other = (FrameSlider(lambda k, b=b: draw(k + b), [0], label="k") for b in (0, 5))
+    same = FrameSlider(draw, [0], label="k")
+    assert one._name("live") == same._name("live") != other._name("live")
 
 
 def test_either_face_hides_the_other_by_its_name():

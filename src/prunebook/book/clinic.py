@@ -61,6 +61,7 @@ def clinic(
         ValueError: An argument is not as described, the outputs are not finite, or the model has
             parametrizations, such as masks.
     """
+    labels = None if labels is None else labels.to(images.device)
     _check(model, images, labels)
     require_whole("rounds", rounds, 1)
     for k in stops:
@@ -99,6 +100,8 @@ def _check(model: nn.Module, images: Tensor, labels: Tensor | None) -> None:
         raise ValueError("model must return finite numbers, got NaN or infinite ones")
     if labels is not None and (outputs.dim() != 2 or outputs.shape[1] < 2):
         raise ValueError(f"labels need outputs (n, classes), got {tuple(outputs.shape)}: leave them out")
+    if labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < outputs.shape[1]:
+        raise ValueError(f"labels must be from 0 to {outputs.shape[1] - 1}, got {labels.unique().tolist()}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Treated:
     found: Findings
     faster: float  # than the dense network
     ms: float
+    dense_ms: float
     layers: Mapping[str, float]  # the share of its weights that each layer keeps
     changed: float  # norm of the change of the outputs, relative to that of the outputs
     difference: float | None  # the largest of the outputs, masked against shrunk; None: it was not shrunk
@@ -167,13 +171,19 @@ class Patient:
             for name, layer in maskable(self.model).items()
         }
         lines = "" if refused else _lines(k, what, scope, difference is not None)
-        faster, ms = float((times["dense"] / times["pruned"]).median()), float(times["pruned"].median())
-        return Treated(found, faster, ms, layers, changed, difference, remarks, lines)
+        faster = float((times["dense"] / times["pruned"]).median())
+        ms, dense_ms = (float(times[name].median()) for name in ("pruned", "dense"))
+        return Treated(found, faster, ms, dense_ms, layers, changed, difference, remarks, lines)
 
     @cached_property
     def dense(self) -> Findings:
         """What was found about the network itself."""
         return self.find(self.model)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The right answers: the labels, or else those of the network itself."""
+        return self.answers(self.model).argmax(1) if self.labels is None else self.labels
 
     def find(self, net: nn.Module) -> Findings:
         """Count what a network without masks costs, and what it gets right."""
@@ -185,7 +195,7 @@ class Patient:
             effective = None
         answers, right = self.answers(net), None
         if answers.dim() == 2 and answers.shape[1] > 1:
-            target = self.answers(self.model).argmax(1) if self.labels is None else self.labels
+            target = self.target
             right = float((answers.argmax(1) == target).float().mean())
         size = {name.replace("mask", "-mask"): each for name, each in vars(stored_bytes(net)).items()}
         return Findings(stored, kept, effective, macs(net, self.images[:1]).dense, size, answers, right)
@@ -288,7 +298,7 @@ def _details(patient: Patient, treated: Treated) -> str:
     if dense.right is not None and pruned.right is not None:
         name = "answers right" if patient.labels is not None else "answers as before"
         rows.insert(0, (name, f"{dense.right:.1%}", f"{pruned.right:.1%}"))
-    rows.append(("milliseconds", f"{treated.ms * treated.faster:.2f}", f"{treated.ms:.2f}"))
+    rows.append(("milliseconds", f"{treated.dense_ms:.2f}", f"{treated.ms:.2f}"))
     rows.append(("change of the outputs", "", f"{treated.changed:.1%}"))
     cells = "".join(
         f"<tr><th scope='row'>{name}</th><td {CELL}>{before}</td><td {CELL}>{after}</td></tr>"

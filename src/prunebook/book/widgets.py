@@ -1,7 +1,6 @@
 """Sliders in two forms: ipywidgets where a kernel runs, plain HTML with stored frames in a page.
 
-No other file but the clinic imports ipywidgets. A slider wraps a function that draws a frame and can be
-tested on its own.
+No other file imports ipywidgets. A slider wraps a function that draws a frame and can be tested on its own.
 
 Chapter: book/dense.ipynb
 """
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import ipywidgets
 import numpy as np
@@ -39,8 +37,6 @@ THEME = "<style>{} {{ filter: invert(1) hue-rotate(180deg); }}</style>".format(
     ", ".join(f"{notebook} .prunebook-live img" for notebook in DARK)
 )
 
-_axes_drawn: WeakKeyDictionary[Figure, Any] = WeakKeyDictionary()
-
 
 def encode(figure: Figure, live: bool = False) -> bytes:
     """Return a figure as a WebP image, which every browser can show: on white, or live without a background.
@@ -49,13 +45,14 @@ def encode(figure: Figure, live: bool = False) -> bytes:
     everything else is drawn the first time only.
     """
     moving = [artist for ax in figure.axes for artist in ax.get_children() if artist.get_animated()]
-    if not moving or figure not in _axes_drawn:
+    canvas, background = vars(figure).get("_axes_drawn", (None, None))
+    if not moving or canvas is None:
         for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
             patch.set_alpha(0)
-        drawn = FigureCanvasAgg(figure)
-        drawn.draw()
-        _axes_drawn[figure] = drawn, drawn.copy_from_bbox(figure.bbox)
-    canvas, background = _axes_drawn[figure]
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        background = canvas.copy_from_bbox(figure.bbox)
+        vars(figure)["_axes_drawn"] = canvas, background
     canvas.restore_region(background)
     for artist in moving:
         figure.draw_artist(artist)
@@ -137,7 +134,8 @@ class FrameSlider:
         self.frames, self.readouts, self.below = [], [], []
         for chosen in product(*self.choices.values()):
             for stop in self.stops:
-                figure, readout, *below = draw(stop, **dict(zip(self.choices, chosen, strict=True)))
+                with _one_core_left():
+                    figure, readout, *below = draw(stop, **dict(zip(self.choices, chosen, strict=True)))
                 self.frames.append(encode(figure))
                 self.readouts.append(readout)
                 self.below.append("".join(below))
@@ -205,14 +203,13 @@ class FrameSlider:
         if self.log:
             ends = {"min": math.log10(low), "max": math.log10(high)}
             return ipywidgets.FloatLogSlider(value=value, step=step, readout_format=".3g", **ends, **looks)
-        places = max(0, -math.floor(math.log10(step) + 1e-9))
-        shown = f".{places}f"
+        shown = f".{len(f'{step:g}'.partition('.')[2])}f"
         return ipywidgets.FloatSlider(
             value=value, min=low, max=high, step=step, readout_format=shown, **looks
         )
 
     def _name(self, kind: str) -> str:
-        shown = "\0".join([self.label, *self.readouts]).encode()
+        shown = "\0".join([self.label, *self.readouts, *self.below]).encode() + b"".join(self.frames)
         return f"{kind}-{hashlib.sha256(shown).hexdigest()[:12]}"
 
     def page(self) -> str:
@@ -223,9 +220,9 @@ class FrameSlider:
         )
         sources = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in self.frames]
         first, sources[self.start] = sources[self.start], ""  # the script takes it from the picture
-        # "</" would end the script element
+        # "<" could end the script element
         told = [sources, [str(stop) for stop in self.stops], self.readouts, self.below]
-        stored = json.dumps(told).replace("</", "<\\/")
+        stored = json.dumps(told).replace("<", "\\u003c")
         return f"""<div id="{name}" class="frame-slider" role="group" aria-label="{label}">
 <style>{self._either()}</style>
 <label>{label} <input type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
@@ -234,7 +231,7 @@ class FrameSlider:
 {"".join(self._radios(name))}<img src="{first}" alt="{readout}" style="max-width:100%">
 <p aria-hidden="true">{readout}</p><div>{self.below[self.start]}</div>
 <script>(() => {{
-const root = document.getElementById("{name}"), [frames, stops, readouts, below] = {stored};
+const root = document.currentScript.parentElement, [frames, stops, readouts, below] = {stored};
 const [input, output, image, text, more] =
   ["input", "output", "img", "p", "div"].map((tag) => root.querySelector(tag));
 frames[{self.start}] = image.src;

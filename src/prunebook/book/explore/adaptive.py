@@ -40,7 +40,7 @@ class AdaptiveMoment:
 def moment(pruning: AdaptivePruning, data: Data, epoch: float, sample: int = 2000) -> AdaptiveMoment:
     """Return what `explore_run` shows, with the accuracy on the first `sample` validation images.
 
-    Take one in each quarter of an epoch: `film(lambda epoch: moment(pruning, data, epoch), epochs)`.
+    Take four in each epoch: `film(lambda epoch: moment(pruning, data, epoch), epochs)`.
     """
     split = first_images(data.valid, sample)
     accuracy = evaluate(pruning.model, split).accuracy
@@ -85,7 +85,7 @@ def explore_run(moments: Sequence[AdaptiveMoment]) -> FrameSlider:
         blue.set_data(counts(shown.weights[shown.kept], edges).numpy())
         picture.set_data(shown.first.sum(0).view(28, 28).numpy())
         return fig, (
-            f"Epoch {shown.epoch:.3g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; "
+            f"Epoch {round(shown.epoch, 2):g}: r = {shown.r:.3f}, tau = {shown.tau:.1e}; "
             f"{int(shown.kept.sum()):,} of {shown.kept.numel():,} weights kept; "
             f"{shown.accuracy:.1%} of {shown.images:,} validation images right."
         )

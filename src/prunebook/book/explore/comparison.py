@@ -32,10 +32,14 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
     most = rows["method"].nunique()
 
     def draw(kept: float) -> tuple[Figure, str]:
+        near = min(shares, key=lambda share: abs(share - kept))
+        kept = near if abs(near - kept) < 0.005 * near else kept  # the live slider gives three digits
         here = _at(measured, kept)
         fig, (ax,) = figure(width=7.5, height=1 + 0.24 * most)
         ranking(here, ax)
         ax.set_ylim(-0.7, most - 0.3)
+        if here.empty:
+            return fig, f"{kept:g} % kept: no method was measured on both sides."
         mean = here["mean"].sort_values(ascending=False).head(3)
         best = ", ".join(f"{method} {value:.1f} %" for method, value in mean.items())
         between = "" if kept in shares else " (between two measured densities)"
@@ -54,4 +58,4 @@ def _at(measured: DataFrame, kept: float) -> DataFrame:
         places = line.index.get_level_values("percent")
         if places.min() <= kept <= places.max():
             found[method] = {name: np.interp(np.log(kept), np.log(places), line[name]) for name in line}
-    return DataFrame.from_dict(found, orient="index")
+    return DataFrame.from_dict(found, orient="index", columns=["mean", "min", "max"])

@@ -108,8 +108,9 @@ def scrub(moments: Sequence[Any], draw: Callable[[Any], tuple[Figure, str]]) -> 
     """
     times = [moment.epoch for moment in moments]
     first, last = min(times), max(times)
-    whole = range(math.ceil(first), math.floor(last) + 1)
-    stops = [*whole[:: -(-len(whole) // STOPS)]] if len(whole) > 1 else [*times]
+    whole = [*range(math.ceil(first), math.floor(last) + 1)]
+    stops = whole[:: -(-len(whole) // STOPS)] if len(whole) > 1 else [first]
+    stops += [last] * (stops[-1] < last)
     gap = (last - first) / (len(times) - 1) if last > first else 1
 
     def at(epoch: float) -> tuple[Figure, str]:

@@ -116,7 +116,7 @@ class GateMoment:
 def gate_moment(pruning: GumbelPruning, data: Data, epoch: float, sample: int = 2000) -> GateMoment:
     """Return what `explore_thinning` shows, with the accuracy on the first `sample` validation images.
 
-    The gates must be on weights. Take one in each quarter of an epoch:
+    The gates must be on weights. Take four in each epoch:
     `film(lambda epoch: gate_moment(pruning, data, epoch), epochs)`.
     """
     split = first_images(data.valid, sample)
@@ -166,8 +166,8 @@ def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
         bars.set_data(shown.counts.numpy())
         picture.set_data(shown.pixels.view(28, 28).numpy())
         return fig, (
-            f"Epoch {shown.epoch:.3g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) above "
-            f"one half; {shown.accuracy:.1%} of {shown.images:,} validation images right."
+            f"Epoch {round(shown.epoch, 2):g}: density {shown.density:.3%}, {shown.kept:,} gates of P(open) "
+            f"above one half; {shown.accuracy:.1%} of {shown.images:,} validation images right."
         )
 
     return scrub(moments, draw)
