@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from notebooks import chapters
 
-NOTICE = "Loading scikit-learn's 1,797 small digits instead of 'mnist'"
+NOTICE = "Loading scikit-learn's 1,797 small digits instead of '"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # refuses at once
 HERE = {"PRUNEBOOK_QUICK": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "no_proxy": ""}
 
