@@ -33,7 +33,7 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
 
     def draw(kept: float) -> tuple[Figure, str]:
         near = min(shares, key=lambda share: abs(share - kept))
-        kept = near if abs(near - kept) < 0.005 * near else kept  # the live slider gives three digits
+        kept = near if abs(near - kept) < 0.012 * near else kept  # within half a step of the live slider
         here = _at(measured, kept)
         fig, (ax,) = figure(width=7.5, height=1 + 0.24 * most)
         ranking(here, ax)
