@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from prunebook.book.explore.weights import SCOPES
 from prunebook.book.plots.gains import left_bars
 from prunebook.book.plots.masks import layer_bars
 from prunebook.book.plots.style import figure
@@ -25,11 +26,11 @@ from prunebook.layers import maskable
 from prunebook.masking import bake
 from prunebook.methods.units import prune_units
 from prunebook.methods.weights import Scope, prune_weights
+from prunebook.shrinking.effective import effective_weights
 from prunebook.shrinking.slicing import Report, evaluating, plain, shrink
-from prunebook.tools.costs import count_weights, latencies, macs, stored_bytes
+from prunebook.tools.costs import latencies, macs, stored_bytes
 
 WHAT: dict[str, Any] = {"weights": prune_weights, "units": prune_units}
-SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
 STOPS = (50, 90)
 CODE = '<pre style="font-family:monospace;overflow-x:auto">'
 CELL = 'style="text-align:right;padding:0.15rem 0.7rem"'
@@ -190,13 +191,12 @@ class Patient:
         weights = {layer.get_parameter("weight") for layer in maskable(net).values()}
         stored, kept = (sum(map(count, weights)) for count in (Tensor.numel, _nonzero))
         try:
-            effective = count_weights(net).effective
-        except ValueError:
+            effective = effective_weights(net)
+        except ValueError:  # torch.fx cannot trace it
             effective = None
         answers, right = self.answers(net), None
         if answers.dim() == 2 and answers.shape[1] > 1:
-            target = self.target
-            right = float((answers.argmax(1) == target).float().mean())
+            right = float((answers.argmax(1) == self.target).float().mean())
         size = {name.replace("mask", "-mask"): each for name, each in vars(stored_bytes(net)).items()}
         return Findings(stored, kept, effective, macs(net, self.images[:1]).dense, size, answers, right)
 

@@ -83,14 +83,16 @@ def film(
     require_whole("epochs", epochs, 1)
     require_whole("per_epoch", per_epoch, 1)
     moments: list[T] = []
-    taken: list[float] = []
+    due = 0.0
 
     def record(progress: float) -> None:
+        nonlocal due
         if schedule is not None:
             schedule(progress)
-        if not taken or progress == 1 or epochs * progress >= taken[-1] + 1 / per_epoch - 1e-9:
-            taken.append(epochs * progress)
-            moments.append(take(taken[-1]))
+        epoch = epochs * progress
+        if epoch >= due - 1e-9 or progress == 1:
+            moments.append(take(epoch))
+            due = epoch + 1 / per_epoch
 
     return moments, record
 
