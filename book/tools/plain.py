@@ -7,24 +7,27 @@ Colab and JupyterLab know nothing of MyST, so no chapter uses it. When the pages
 - a block quote that begins with a bold line into a box with that title;
 - `<details>` into a box that opens, in which a solution takes the cells tagged `solution` that follow it;
 - the title of a folded cell, `# @title ...`, into the line that opens it;
-- the link "Open in Colab" into a badge. While the address of the book is unknown, no page leads to Colab.
+- the space before a percent sign into one at which no line breaks;
+- the link "Open in Colab" into a badge;
+- on a page that is no notebook, a list in which each item begins with a link to a chapter, into cards.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
-
-from address import PLACEHOLDER
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
-    from sphinx.config import Config
+    from sphinx.writers.html5 import HTML5Translator
 
 BOOK = Path(__file__).resolve().parents[1]
 ENTRY = re.compile(r"^@\w+\{(\w+),$.*?^  url\s*= \{(.+?)\}$", re.MULTILINE | re.DOTALL)
@@ -54,6 +57,7 @@ def dress(text: str) -> str:
 
 
 def _dress(text: str) -> str:
+    text = re.sub(r"(?<=[\dk]) %(?![\w({])", "\N{NO-BREAK SPACE}%", text)
     text = EQUATION.sub(r"\n$$ (\1)", text)
     text = REFERENCE.sub(lambda found: _equation(found, text), text)
     text = IN_BRACKETS.sub(lambda found: _cite("p", found), text)
@@ -88,7 +92,7 @@ def _folded(found: re.Match[str]) -> str:
 
 def anchor(heading: str) -> str:
     """Return the anchor of a heading, as JupyterLab names it: `weights.ipynb#By-hand`."""
-    return heading.replace(" ", "-")
+    return re.sub(r"\s", "-", heading)
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
@@ -108,33 +112,100 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
-class Solutions(SphinxTransform):
-    """Move the cells that are tagged `solution` into the folded box that stands before them."""
+class Fold(nodes.General, nodes.Element):
+    """A box that opens; its first child is what opens it."""
+
+
+class Opener(nodes.General, nodes.TextElement):
+    """The line of a box that opens it."""
+
+
+TAGS = {Fold: ("details", {"CLASS": "fold"}), Opener: ("summary", {})}
+
+
+def begin(page: HTML5Translator, node: Fold | Opener) -> None:
+    """Write the start tag of a box that opens, or of its line."""
+    tag, attributes = TAGS[type(node)]
+    page.body.append(page.starttag(node, tag, **attributes))
+
+
+def end(page: HTML5Translator, node: Fold | Opener) -> None:
+    """Write the end tag."""
+    page.body.append(f"</{TAGS[type(node)][0]}>\n")
+
+
+class Folds(SphinxTransform):
+    """Let the boxes of class dropdown open, and put into each the cells tagged `solution` that follow it."""
 
     default_priority = 400
 
     def apply(self) -> None:
-        """Move them."""
+        """Do it."""
         for box in list(self.document.findall(nodes.admonition)):
             if "dropdown" not in box["classes"]:
                 continue
             place, parent = box.parent.index(box) + 1, box.parent
+            title, *rest = box.children
+            fold = Fold("", Opener("", "", *title.children), *rest)
             while place < len(parent) and "tag_solution" in parent[place].get("classes", ()):
-                box.append(parent.pop(place))
+                fold.append(parent.pop(place))
+            box.replace_self(fold)
 
 
-def settle(app: Sphinx, config: Config) -> None:
-    """Take the buttons that lead to the repository and to Colab away while its address is unknown."""
-    options = config.html_theme_options
-    if options["repository_url"] == PLACEHOLDER:
-        options["launch_buttons"] = {}
-        for name in [name for name in options if name.startswith("use_") and name != "use_download_button"]:
-            options[name] = False
+def first_picture(notebook: dict[str, Any]) -> tuple[str, bytes] | None:
+    """Return the first picture that a notebook stores, an SVG or a PNG: its type and its bytes."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                return "svg", "".join(data["image/svg+xml"]).encode()
+            if "image/png" in data:
+                return "png", base64.b64decode("".join(data["image/png"]))
+    return None
+
+
+class Cards(SphinxTransform):
+    """Turn a list of links to chapters into cards, each with the first picture of its chapter."""
+
+    default_priority = 400
+
+    def apply(self) -> None:
+        """Do it on pages that are no notebooks."""
+        if self.env.doc2path(self.env.docname).endswith(".ipynb"):
+            return
+        for listed in self.document.findall(nodes.bullet_list):
+            chapters = [self.chapter(item) for item in listed.children]
+            if not all(chapters):
+                continue
+            listed["classes"].append("cards")
+            for item, chapter in zip(listed.children, chapters, strict=True):
+                if len(item[0]) > 1 and isinstance(item[0][1], nodes.Text):  # the title ends its line
+                    item[0][1] = nodes.Text(item[0][1].lstrip(".:, "))
+                item.insert(0, nodes.raw("", self.thumbnail(chapter), format="html"))
+
+    def chapter(self, item: nodes.Element) -> Path | None:
+        """Return the notebook that the first words of an item lead to, if they do."""
+        first = item[0][0] if item.children and item[0].children else None
+        if not isinstance(first, pending_xref) or first.get("refdomain") != "doc":
+            return None
+        path = Path(self.env.doc2path(first["reftarget"]))
+        return path if path.suffix == ".ipynb" else None
+
+    def thumbnail(self, chapter: Path) -> str:
+        """Return the picture of a card. The build names a picture by its contents, so its name is known."""
+        self.env.note_dependency(str(chapter))
+        picture = first_picture(json.loads(chapter.read_text(encoding="utf-8")))
+        if picture is None:
+            return '<span class="thumbnail"></span>'
+        name = f"{hashlib.sha256(picture[1]).hexdigest()}.{picture[0]}"
+        return f'<img class="thumbnail" src="CARD/{name}" alt="" width="320" height="180" loading="lazy">'
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the handlers and the transform with Sphinx."""
-    app.connect("config-inited", settle)
+    """Register the handler, the nodes and the transforms with Sphinx."""
     app.connect("source-read", read)
-    app.add_transform(Solutions)
+    for node in TAGS:
+        app.add_node(node, html=(begin, end))
+    app.add_transform(Folds)
+    app.add_transform(Cards)
     return {"parallel_read_safe": True}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from types import SimpleNamespace
 
 import plain
 import pytest
-from address import PLACEHOLDER
 from docutils import nodes
 from docutils.utils import new_document
+from sphinx.addnodes import pending_xref
 
 HAN, SU = "https://arxiv.org/abs/1506.02626", "https://arxiv.org/abs/2009.11094"
 DRESSED = {
@@ -30,6 +32,7 @@ DRESSED = {
         "<details>\n<summary>Answers</summary>\n\nNo: (eq-x).\n\n</details>",
         ":::::{admonition} Answers\n:class: dropdown\n\nNo: {eq}`eq-x`.\n:::::\n",
     ),
+    "a percentage": ("5 % and k % of `7 % 2`", "5\N{NO-BREAK SPACE}% and k\N{NO-BREAK SPACE}% of `7 % 2`"),
     "a badge": ("[Open in Colab](https://x.y)", "[![Open in Colab](_static/open-in-colab.svg)](https://x.y)"),
 }
 
@@ -89,22 +92,63 @@ def test_a_folded_box_takes_the_cells_of_its_solution_and_no_others():
     plain_cell, late = nodes.container(classes=["cell"]), nodes.container(classes=["cell", "tag_solution"])
     section += [other, box, first, second, plain_cell, late]
     document += section
-    plain.Solutions(document).apply()
-    assert box.children == [first, second]
-    assert section.children == [other, box, plain_cell, late]
+    box += [nodes.title("", "Solution"), nodes.paragraph("", "So.")]
+    said = box[1]
+    plain.Folds(document).apply()
+    fold = section[1]
+    assert section.children == [other, fold, plain_cell, late]
+    assert fold[0].astext() == "Solution"
+    assert fold.children[1:] == [said, first, second]
 
 
-@pytest.mark.parametrize(("url", "left"), [(PLACEHOLDER, False), ("https://github.com/a/b", True)])
-def test_no_page_leads_to_an_address_that_nobody_knows(url, left):
-    options = {
-        "repository_url": url,
-        "launch_buttons": {"colab_url": "https://colab"},
-        "use_issues_button": True,
-        "use_download_button": True,
-    }
-    plain.settle(None, SimpleNamespace(html_theme_options=options))
-    assert bool(options["launch_buttons"]) == options["use_issues_button"] == left
-    assert options["use_download_button"]
+def link(name):
+    return pending_xref("", nodes.inline("", name), refdomain="doc", reftarget=f"book/{name}")
+
+
+def listed(*items):
+    return nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", "", *parts)) for parts in items))
+
+
+@pytest.fixture
+def cards(tmp_path):
+    """Return a function that dresses the lists of a page; the chapter `one` has a picture, `two` has none."""
+    picture = {"image/png": base64.b64encode(b"a picture").decode()}
+    for name, data in (("one", picture), ("two", {"text/plain": "1"})):
+        cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"data": data}]}]
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
+
+    def dressed(page, *lists):
+        document = new_document("x")
+        document += [*lists]
+        names = {
+            "book/one": "one.ipynb",
+            "book/two": "two.ipynb",
+            "page": "page.md",
+            "book/other": "other.md",
+        }
+        document.settings.env = SimpleNamespace(
+            docname=page, doc2path=lambda name: str(tmp_path / names[name]), note_dependency=lambda name: None
+        )
+        plain.Cards(document).apply()
+        return document
+
+    return dressed
+
+
+def test_a_list_of_links_to_chapters_becomes_cards_with_their_first_pictures(cards):
+    document = cards("page", listed([link("one"), nodes.Text(": How? 20 minutes")], [link("two")]))
+    assert document[0]["classes"] == ["cards"]
+    first, second = document[0].children
+    assert f"CARD/{hashlib.sha256(b'a picture').hexdigest()}.png" in first[0].astext()
+    assert first[1].astext() == "oneHow? 20 minutes"
+    assert second[0].astext() == '<span class="thumbnail"></span>'
+
+
+@pytest.mark.parametrize("page", ["page", "book/two"])
+def test_other_lists_and_those_of_notebooks_stay_lists(cards, page):
+    mixed, elsewhere = listed([link("one")], [nodes.Text("no link")]), listed([link("other")])
+    only = listed([link("one")]) if page == "book/two" else listed([nodes.Text("x"), link("one")])
+    assert [one["classes"] for one in cards(page, mixed, elsewhere, only)] == [[], [], []]
 
 
 def test_anchors_are_those_of_jupyterlab():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib as mpl
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 from pandas import DataFrame
+from PIL import Image
 from torch import tensor
 
 from prunebook.book import plots
 from prunebook.book.plots import curves, gains, masks, networks
+from prunebook.book.plots.style import SIGNED, even
 from prunebook.book.wires import Wires
 
 NAN = float("nan")
@@ -28,6 +32,40 @@ def _nothing_global_changes():
 @pytest.fixture
 def ax():
     return plots.figure()[1][0]
+
+
+def test_a_picture_is_sharp_and_small_and_says_how_large_it_is_shown():
+    figure, (ax,) = plots.figure(width=4, height=2)
+    ax.plot([0, 1])
+    data, shown = figure._repr_png_()
+    image = Image.open(io.BytesIO(data))
+    assert image.size[0] in (2 * shown["width"], 2 * shown["width"] + 1)
+    assert image.size[1] in (2 * shown["height"], 2 * shown["height"] + 1)
+    assert 350 < shown["width"] < 420
+    assert image.getpixel((0, 0)) == image.getpixel((5, 5))
+    assert len(data) < 25_000
+
+
+def test_the_columns_of_even_margins_are_as_wide_as_one_another():
+    figure, axes = plots.figure(columns=3, margins=even(3, left=0.2, right=0.1, top=0.9))
+    for place, ax in enumerate(axes):
+        (left, _), (right, top) = ax.get_position().get_points()
+        assert (3 * left - place, 3 * right - place, top) == pytest.approx((0.2, 0.9, 0.9))
+    assert figure.panels == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def test_what_is_kept_falls_from_left_to_right_on_a_logarithmic_axis(ax):
+    plots.kept_axis(plots.accuracy_curve([100, 1], [1.0, 0.5], ax))
+    assert ax.get_xscale() == "log"
+    assert ax.get_xlim()[0] > 100 > 1 > ax.get_xlim()[1]
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["100", "50", "20", "10", "5", "2", "1"]
+
+
+def test_counts_are_written_out_with_commas(ax):
+    plots.frontier(SEEDS.assign(kept=[399, 399, 10_000, 10_000, 100_000]), ax)
+    ax.figure.canvas.draw()
+    assert {"1,000", "10,000", "100,000"} <= {label.get_text() for label in ax.get_xticklabels()}
 
 
 @pytest.fixture
@@ -236,7 +274,7 @@ def test_pixels_show_how_many_of_their_weights_are_kept(ax):
     plots.kept_per_pixel(mask, ax, side=2)
     assert ax.images[0].get_array().tolist() == [[2, 0], [1, 1]]
     plots.kept_per_pixel(mask & False, ax, side=2)
-    assert ax.images[-1].get_clim() == (0, 1), "nothing kept is the dark end of the scale"
+    assert ax.images[-1].get_clim() == (0, 1), "nothing kept is the white end of the scale"
 
 
 def test_bars_are_in_their_units_with_the_first_on_top(pair):
@@ -252,7 +290,7 @@ def test_paths_of_one_setting_share_a_colour_and_a_label(ax):
     plots.paths(RUNS, "ratios", ax, by=["r"])
     first, second, other = (line.get_color() for line in ax.lines)
     assert first == second != other
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["r 0.1", "r 0.5"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["r = 0.1", "r = 0.5"]
 
 
 def test_density_is_grey_below_the_threshold(pair):
@@ -315,10 +353,16 @@ def test_ranking_goes_from_the_worst_at_the_bottom_to_the_best(ax):
     rows = DataFrame({"mean": [85, 50], "min": [80, 50], "max": [90, 50]}, index=["a", "b"])
     curves.ranking(rows, ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
-    assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([50, 0, 85, 1])
+    # the axis is one of errors, with accuracies written on it
+    assert ax.lines[0].get_xydata().ravel().tolist() == pytest.approx([50, 0, 15, 1])
+    assert ax.get_xscale() == "log"
+    written = {
+        label.get_text(): place for label, place in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)
+    }
+    assert written["90"] == pytest.approx(10)
     assert [text.get_text() for text in ax.texts] == ["50.0", "85.0"]
     spread = [part[:, 0].tolist() for part in ax.collections[0].get_segments()]
-    assert spread == [pytest.approx([50, 50]), pytest.approx([80, 90])]
+    assert spread == [pytest.approx([50, 50]), pytest.approx([20, 10])]
 
 
 SMALL = [tensor([[2.0, 0, 0], [0, 0, 0], [1.0, -4.0, 0]]), tensor([[3.0, 0, -1.0]])]
@@ -352,6 +396,16 @@ def test_pathways_have_a_line_for_each_weight_between_the_places_of_its_units(ax
     assert [line[1][1] for line in second] == [height["y"]] * 2
     said = [text.get_text() for text in ax.texts if " of " in text.get_text()]
     assert said == ["2 of 3", "2 of 3", "1 of 1"]
+
+
+def test_above_zero_is_orange_red_below_is_blue_and_zero_is_white_in_every_picture(pair, ax):
+    ends = [mpl.colors.to_hex(SIGNED(place)) for place in (0.0, 1.0)]
+    assert ends == [plots.BLUE, plots.RED]
+    assert min(SIGNED(0.5)) > 0.99
+    plots.show_weights(tensor([[1.0, 0, 0, -1]]), pair[:1], side=2)
+    plots.importance_maps(tensor([[0.25, -0.75, 0, 0]]), pair[1:], side=2)
+    plots.symmetry_matrix(torch.eye(2), ax)
+    assert all(each.images[0].get_cmap() is SIGNED for each in (*pair, ax))
 
 
 def test_pathways_are_red_above_zero_and_blue_below_and_wide_where_strong(ax):

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from pandas import DataFrame
 
 from prunebook.book import stage as chapters
 
@@ -40,6 +41,18 @@ def test_a_claim_about_time_is_never_an_error(monkeypatch, capsys, holds, said):
     monkeypatch.delenv("PRUNEBOOK_QUICK", raising=False)
     chapters.timing("sparse is faster", holds)
     assert capsys.readouterr().out == f"{said}: sparse is faster.\n"
+
+
+def test_numbers_of_a_table_are_written_to_be_read():
+    frame = DataFrame({"kept": [399.0, 7840], "test": [95.678, 4], "what": ["a", "b"]}, index=[399, 1331])
+    frame.loc[1331, "test"] = None
+    assert chapters.numbers(frame).to_dict("list") == {
+        "kept": ["399", "7,840"],
+        "test": ["95.7", "-"],
+        "what": ["a", "b"],
+    }
+    assert chapters.numbers(frame, 2)["test"].tolist() == ["95.68", "-"]
+    assert chapters.numbers(frame).index.tolist() == ["399", "1,331"]
 
 
 def test_setup_names_versions_and_device(capsys, monkeypatch):

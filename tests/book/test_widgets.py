@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import io
+import json
+import re
 import weakref
+from importlib.resources import files
 
 import ipywidgets
 import numpy as np
@@ -67,13 +70,74 @@ def test_what_moves_is_drawn_as_if_all_had_been_drawn_anew():
 
 def test_page_holds_every_frame_once_and_escapes_text():
     page = FrameSlider(draw, [0, 50, 100], label="k in %", start=1).page()
-    assert page.count("data:image/webp;base64,") == 3
-    assert "frames[1] = image.src" in page
+    stored = json.loads(page.split('<script type="application/json">')[1].split("</script>")[0])
+    assert [bool(frame) for frame in stored["frames"]] == [True, False, True], "the first stands in the page"
+    assert page.count('<img src="data:image/webp;base64,') == 1
+    assert (stored["first"], stored["stops"]) == (1, ["0", "50", "100"])
+    assert stored["readouts"] == ["k is <0>", "k is <50>", "k is <100>"]
+    assert 'width="200" height="100"' in page, "nothing jumps when the picture is there"
     assert 'max="2"' in page
     assert 'value="1"' in page
     assert 'alt="k is &lt;50&gt;"' in page
-    assert "third" not in page
-    assert "http" not in page.replace("data:", "")
+    assert "<50>" not in page
+    assert "http" not in page
+
+
+def test_only_what_differs_from_the_first_frame_is_stored_and_over_it_gives_the_frame():
+    def step(k):
+        figure, (ax,) = plots.figure(width=3, height=2)
+        ax.plot([0, 1], [k, k])
+        ax.set(ylim=(0, 10))
+        return figure, f"{k}"
+
+    slider = FrameSlider(step, [2, 5, 8], label="k", start=1)
+    base, patch = (Image.open(io.BytesIO(slider.frames[place])) for place in (1, 2))
+    whole = Image.open(io.BytesIO(encode(step(8)[0])))
+    assert patch.size == base.size == whole.size == (600, 400)
+    clear = (pixels(slider.frames[2])[..., 3] == 0).mean()
+    assert 0.5 < clear < 1
+    shown = Image.alpha_composite(base.convert("RGBA"), patch.convert("RGBA")).convert("RGB")
+    assert (np.asarray(shown) == np.asarray(whole.convert("RGB"))).all()
+    assert (np.asarray(shown) != np.asarray(base.convert("RGB"))).any()
+
+
+def test_a_frame_of_another_size_is_stored_whole():
+    def grow(k):
+        return plots.figure(width=1 + k, height=1)[0], f"{k}"
+
+    slider = FrameSlider(grow, [0, 1], label="k")
+    assert pixels(slider.frames[1])[..., 3].min() == 255
+    assert pixels(slider.frames[1]).shape[:2] == (200, 400)
+
+
+def test_a_picture_of_many_lines_can_have_fewer_pixels_at_the_same_size():
+    slider = FrameSlider(draw, [0], label="k", sharp=1.5)
+    assert pixels(slider.frames[0]).shape[:2] == (150, 300)
+    assert 'width="200" height="100"' in slider.page()
+
+
+def test_a_page_says_values_in_words():
+    page = FrameSlider(draw, [50, 99.5], label="k", words="{:g} % pruned").page()
+    assert 'aria-valuetext="50 % pruned"' in page
+    assert '"stops":["50 % pruned","99.5 % pruned"]' in page
+    assert "half or more" in FrameSlider(draw, [50], label="k", words=lambda k: "half or more").page()
+
+
+def test_a_page_knows_where_the_panels_of_a_figure_are():
+    def beside(k):
+        return plots.figure(columns=2, width=4, height=1)[0], f"{k}"
+
+    assert '"panels":[0.0,0.5,1.0]' in FrameSlider(beside, [0], label="k").page()
+    assert '"panels":[0.0,1.0]' in FrameSlider(draw, [0], label="k").page()
+
+
+def test_the_script_of_the_page_is_that_of_the_package_in_a_block_of_its_own():
+    script = files("prunebook.book").joinpath("slider.js").read_text()
+    assert script in FrameSlider(draw, [0], label="k").page()
+    code = [line for line in script.splitlines() if not line.startswith("//")]
+    assert (code[0], code[-1]) == ("{", "}"), "several outputs of a notebook carry it"
+    assert "</script" not in script
+    assert 'querySelectorAll(".frame-slider:not([data-ready])")' in script
 
 
 def parts(live):
@@ -183,10 +247,85 @@ def test_inputs_of_the_page_have_names_and_wait_for_the_script():
     page = slider.page()
     assert '<div id="frames-' in page
     assert 'role="group" aria-label="k &lt;%&gt;"' in page
-    assert '<label>k &lt;%&gt; <input type="range"' in page
-    assert '<fieldset style="border:0;padding:0" aria-label="scope">scope: ' in page
+    (name,) = re.findall(r'<label for="([\w-]+)">k &lt;%&gt;</label>', page)
+    assert f'<input id="{name}" type="range"' in page
+    assert '<fieldset aria-label="scope"><span>scope</span>' in page
     assert page.count(f" {CONTROL}") == page.count("<input") == 3
     assert "control.disabled = false" in page
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    """Return a function that opens a slider with two panels in a window of some width."""
+
+    def two(k, side):
+        figure, (left, right) = plots.figure(columns=2, width=8, height=3)
+        left.plot([0, 1], [0, k])
+        right.plot([0, 1], [k, 0])
+        return figure, f"from {k} to 0, {side}"
+
+    sides = {"side": ["left", "right"]}
+    page = FrameSlider(two, [1, 2, 3], label="k", words="{} steps", start=1, choices=sides).page()
+    (tmp_path / "slider.html").write_text(
+        f"<!doctype html><meta name='viewport' content='width=device-width'>{page}"
+    )
+
+    def visit(width):
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
+        tab.goto((tmp_path / "slider.html").as_uri())
+        tabs.append(tab)
+        return tab
+
+    tabs = []
+    yield visit
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.mark.browser
+def test_on_a_phone_the_panels_stand_one_below_the_other_and_fill_the_width(opened):
+    page = opened(390)
+    boxes = [image.bounding_box() for image in page.locator("img").all()]
+    assert len(boxes) == 2
+    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
+    assert all(box["width"] > 360 for box in boxes)
+    assert all(box["width"] / box["height"] == pytest.approx(4 / 3, abs=0.02) for box in boxes)
+    places = page.evaluate("[...document.images].map((each) => each.style.objectPosition.split(' ')[0])")
+    assert places == ["0%", "100%"]
+    assert page.evaluate("[...document.images].map((each) => each.alt)") == ["from 2 to 0, left", ""]
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_function("document.images.length === 1")
+    assert page.locator("img").bounding_box()["width"] == 800
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_slider_is_moved_by_keys_says_its_value_in_words_and_nothing_jumps(opened, width):
+    page = opened(width)
+    knob, sizes = page.locator("input[type=range]"), "[...document.images].map((each) => each.offsetHeight)"
+    before, first = page.evaluate(sizes), page.locator("img").first.get_attribute("src")
+    assert knob.get_attribute("aria-valuetext") == "2 steps: from 2 to 0, left"
+    knob.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("output").inner_text() == "3 steps"
+    assert knob.get_attribute("aria-valuetext") == "3 steps: from 3 to 0, left"
+    assert len(set(page.evaluate("[...document.images].map((each) => each.src)"))) == 1
+    assert page.locator("img").first.get_attribute("src") != first
+    page.locator("text=right").click()
+    assert page.locator("p").inner_text() == "from 3 to 0, right"
+    assert page.evaluate(sizes) == before
+    page.keyboard.press("ArrowLeft")
+    knob.fill("1")
+    assert page.locator("img").first.get_attribute("src") == first
+
+
+@pytest.mark.browser
+def test_what_is_touched_is_44_pixels_high(opened):
+    page = opened(390)
+    heights = [page.locator("input[type=range]").bounding_box()["height"]]
+    heights += [label.bounding_box()["height"] for label in page.locator("fieldset label").all()]
+    assert len(heights) == 3
+    assert min(heights) >= 44
 
 
 def test_an_error_while_drawing_is_an_error_of_the_cell():

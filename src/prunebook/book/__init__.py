@@ -16,7 +16,7 @@ try:
     from prunebook.book.explore.soft import explore_tau
     from prunebook.book.explore.weights import explore_k
     from prunebook.book.onepage import OnePage
-    from prunebook.book.stage import expect, is_quick, quick, setup, table, timing
+    from prunebook.book.stage import expect, is_quick, numbers, quick, setup, table, timing
     from prunebook.book.widgets import FrameSlider
 except ModuleNotFoundError as error:
     missing = str(error.name).partition(".")[0]
@@ -42,6 +42,7 @@ __all__ = [
     "gate_moment",
     "is_quick",
     "moment",
+    "numbers",
     "plots",
     "quick",
     "setup",

@@ -75,7 +75,14 @@ def clinic(
     start = len(stops) // 2
     choices = {"prune": list(WHAT), "of": list(SCOPES)}
     return FrameSlider(
-        draw, stops, label="k in %", start=start, span=(0, 100, 0.1), choices=choices, on_release=True
+        draw,
+        stops,
+        label="k in %",
+        words="{:g} % pruned",
+        start=start,
+        span=(0, 100, 0.1),
+        choices=choices,
+        on_release=True,
     )
 
 

@@ -1,14 +1,13 @@
-// One network on one page. A classic script without libraries: onePage(root) reads the numbers that stand
-// in root as JSON, computes the network for a drawing, and shows what each weight carries.
+// One network on one page. A classic script without libraries, which needs pad.js: onePage(root) reads the numbers
+// that stand in root as JSON, computes the network for a drawing, and shows what each weight carries.
 const onePage = (root) => {
   const net = JSON.parse(root.querySelector("script").textContent), depth = net.layers.length;
-  const SIDE = 28, BOX = 20, CORE = 0.5, EDGE = 1.8; // a stroke is full up to CORE pixels, gone at EDGE
+  const SIDE = 28, { clamp, pixel } = drawingPad;
   const activations = {
     "": (x) => x, ReLU: (x) => Math.max(0, x), Tanh: Math.tanh,
     SiLU: (x) => x / (1 + Math.exp(-x)), Sigmoid: (x) => 1 / (1 + Math.exp(-x)),
   };
-  const clamp = (x) => Math.min(1, Math.max(0, x)), sum = (list) => list.reduce((a, b) => a + b, 0);
-  const column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
+  const sum = (list) => list.reduce((a, b) => a + b, 0), column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
 
   // The network: 784 grey values 0..1 in, scores out. A source that is 0 needs no multiplication.
   const evaluate = (grey) => {
@@ -30,40 +29,9 @@ const onePage = (root) => {
     return { values, flows, products, outputs, chances, blank, best: outputs.indexOf(top) };
   };
 
-  // Strokes, lists of [x, y] in pixels, as an image: each pixel by its distance to the nearest stroke.
-  const paint = (strokes) => {
-    const grey = new Array(SIDE * SIDE).fill(0);
-    const near = (a, b) => [Math.max(0, Math.floor(Math.min(a, b) - 2)), Math.min(SIDE, Math.max(a, b) + 2)];
-    for (const stroke of strokes) stroke.forEach(([x, y], k) => {
-      const [u, v] = stroke[Math.max(0, k - 1)], dx = x - u, dy = y - v, square = dx * dx + dy * dy;
-      const [left, right] = near(x, u), [top, bottom] = near(y, v);
-      for (let i = top; i < bottom; i++) for (let j = left; j < right; j++) {
-        const px = j + 0.5 - u, py = i + 0.5 - v, along = square && clamp((px * dx + py * dy) / square);
-        const shade = clamp((EDGE - Math.hypot(px - along * dx, py - along * dy)) / (EDGE - CORE));
-        grey[i * SIDE + j] = Math.max(grey[i * SIDE + j], shade);
-      }
-    });
-    return grey;
-  };
-
-  // As the digits of MNIST were made: scaled into a box of 20 x 20, then the centre of mass put in the middle.
-  const normalise = (strokes) => {
-    if (!strokes.length) return paint([]);
-    const ends = [0, 1].map((axis) => strokes.flat().map((point) => point[axis]))
-      .map((list) => [Math.min(...list), Math.max(...list)]);
-    const size = Math.max(...ends.map(([low, high]) => high - low));
-    const scale = size ? Math.min(4, (BOX - CORE - EDGE) / size) : 1;
-    const moved = (shift) => strokes.map((stroke) => stroke.map((point) => point.map((value, axis) =>
-      (value - (ends[axis][0] + ends[axis][1]) / 2) * scale + SIDE / 2 + shift[axis])));
-    const grey = paint(moved([0, 0])), mass = sum(grey);
-    // the middle of MNIST's images is the middle of their pixel 14, counted from 0
-    return paint(moved([column, row].map((place) => 14 - sum(grey.map((value, i) => value * place(i))) / mass)));
-  };
-
   const keys = `${root.id}-keys`, examples = net.examples.map((text) => Array.from(atob(text), (c) => c.charCodeAt(0) / 255));
-  root.insertAdjacentHTML("beforeend", `<svg class="pad" viewBox="0 0 28 28" tabindex="0" role="application"
- aria-label="Drawing pad" aria-describedby="${keys}" data-lm-suppress-shortcuts="true"><g class="drawn"></g>
-<circle class="pen" r="1.1"/></svg><div class="said"><p class="answer" aria-hidden="true"><b></b><span></span></p>
+  root.insertAdjacentHTML("beforeend", `<svg class="pad" role="application"
+ aria-label="Drawing pad" aria-describedby="${keys}"></svg><div class="said"><p class="answer" aria-hidden="true"><b></b><span></span></p>
 <button type="button" class="clear">Clear</button><button type="button" class="next">Test image</button>
 <p class="aloud" aria-live="polite"></p></div><svg class="net" role="img" aria-label="The network"></svg>
 <p class="count"><b></b><span></span></p>
@@ -73,20 +41,14 @@ Squares: the pixels it looks at. Each wire carries weight times activation, the 
 <p class="keys" id="${keys}">Draw with mouse or finger. By keyboard: arrow keys move the pen, Space puts it down or
 lifts it, Delete clears, and the key of a digit shows a test image of it.</p>`);
   const find = (name) => root.querySelector(name);
-  const [pad, drawn, pen, sketch] = [".pad", ".drawn", ".pen", ".net"].map(find);
-  const make = (parent, tag, attributes = {}, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    return parent.appendChild(element);
-  };
-  const pixel = (parent, name, i, side) => make(parent, "rect",
-    { class: name, x: column(i) + (1 - side) / 2, y: row(i) + (1 - side) / 2, width: side, height: side });
+  const sketch = find(".net");
+  const make = (parent, tag, attributes = {}, text = "") =>
+    Object.assign(drawingPad.make(parent, tag, attributes), { textContent: text });
 
   const peak = (name, layer) => Math.max(...examples.flatMap((grey) => evaluate(grey)[name][layer].map(Math.abs)));
   const peaks = net.layers.map((_, l) => ({ flow: peak("flows", l), value: peak("values", l + 1) }));
   find(".count span").textContent = `${net.summary}.`;
-  let strokes = [], shown = -1, wide, parts, spoken, state;
+  let shown = -1, next = 0, wide, parts, spoken, state;
 
   // The picture: from left to right where there is room, else from top to bottom.
   const build = () => {
@@ -156,67 +118,26 @@ lifts it, Delete clears, and the key of a digit shows a test image of it.</p>`);
     spoken = setTimeout(speak, 500);
   };
   const show = (grey) => { state = evaluate(grey); light(); return state; };
-  const redraw = () => {
-    shown = -1;
-    drawn.replaceChildren();
-    for (const stroke of strokes) make(drawn, "polyline", { points: [...stroke, stroke.at(-1)].join(" ") });
-    show(normalise(strokes));
-  };
-  let cursor = [14, 6], pointer = null, next = 0;
-  const lift = () => pen.classList.remove("down"), begin = (point) => { strokes.push([point]); redraw(); };
-  const clear = () => { strokes = []; lift(); redraw(); };
+  const pad = drawingPad(find(".pad"), (grey) => { shown = -1; show(grey); }, (key) => {
+    const digit = net.classes.indexOf(key);
+    if (digit >= 0) example(digit);
+    return digit >= 0;
+  });
   const example = (i) => {
-    clear();
+    pad.show(examples[i]);
     shown = i;
     next = (i + 1) % examples.length;
-    examples[i].forEach((grey, k) => grey && pixel(drawn, "ink", k, 1.02).style.setProperty("--share", grey));
     show(examples[i]);
   };
-
-  pad.addEventListener("pointerdown", (event) => {
-    if (pointer !== null || event.button) return;
-    pad.setPointerCapture(pointer = event.pointerId);
-    lift();
-    begin(place(event));
-  });
-  const place = (event) => {
-    const box = pad.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top].map((value) => SIDE * clamp(value / box.width));
-  };
-  pad.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== pointer) return;
-    strokes.at(-1).push(...(event.getCoalescedEvents?.() ?? [event]).map(place));
-    redraw();
-  });
-  for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { pointer = null; });
-
-  const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const point = () => ["cx", "cy"].forEach((name, axis) => pen.setAttribute(name, cursor[axis]));
-  pad.addEventListener("blur", lift);
-  pad.addEventListener("keydown", (event) => {
-    const down = pen.classList.contains("down");
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (steps[event.key]) {
-      cursor = cursor.map((value, axis) => SIDE * clamp((value + steps[event.key][axis]) / SIDE));
-      if (down) { strokes.at(-1).push(cursor); redraw(); }
-    } else if (event.key === " " || event.key === "Enter") {
-      if (down) lift(); else { begin(cursor); pen.classList.add("down"); }
-    } else if (event.key === "Delete" || event.key === "Backspace") clear();
-    else if (net.classes.includes(event.key)) example(net.classes.indexOf(event.key));
-    else return;
-    point();
-    event.preventDefault();
-    event.stopPropagation(); // the theme and the notebook use these keys too
-  });
-  find(".clear").addEventListener("click", clear);
+  find(".clear").addEventListener("click", pad.clear);
   find(".next").addEventListener("click", () => example(next));
   const fit = () => {
     if (root.clientWidth >= 600 !== wide) { wide = root.clientWidth >= 600; build(); if (state) light(); }
   };
   fit();
   new ResizeObserver(fit).observe(root);
-  point();
   example(0);
   root.setAttribute("data-ready", "");
-  root.onePage = { evaluate, paint, normalise, show, read: () => state }; // to try in the console
+  root.onePage = { ...drawingPad, evaluate, show, read: () => state }; // to try in the console
 };
+document.querySelectorAll(".one-page:not([data-ready])").forEach(onePage);

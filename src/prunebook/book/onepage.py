@@ -1,7 +1,7 @@
 """A pruned network on one page: every weight is a wire, which lights up for the digit that you draw.
 
-The page computes the network by itself, in a classic script without libraries (`onepage.js`), so it needs
-neither a kernel nor a server.
+The page computes the network by itself, in two classic scripts without libraries (`pad.js`, `onepage.js`), so
+it needs neither a kernel nor a server.
 
 Chapter: book/pathways.ipynb
 """
@@ -99,10 +99,10 @@ class OnePage:
         return f"""<div id="{name}" class="one-page" role="group" aria-label="{text}">
 <style>{_resource("onepage.css")}</style>
 <img src="data:image/webp;base64,{picture}" alt="{text}, drawn as wires from pixels to classes."
- style="max-width:100%">
+ width="800" height="320" style="max-width:100%;height:auto">
 <script type="application/json">{stored}</script>
-<script>{{{_resource("onepage.js")}
-document.querySelectorAll("#{name}:not([data-ready])").forEach(onePage);}}</script></div>"""
+<script>{{{_resource("pad.js")}
+{_resource("onepage.js")}}}</script></div>"""
 
     def _repr_html_(self) -> str:
         return self.page()

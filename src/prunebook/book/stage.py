@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pandas import DataFrame, read_csv
+from pandas import DataFrame, Series, isna, read_csv
+from pandas.api.types import is_integer, is_numeric_dtype
 
 from prunebook.checks import require_positive
 from prunebook.training.data import Data
@@ -63,6 +64,21 @@ def table(name: str) -> DataFrame:
         return read_csv(f"{raw}/main/book/results/{name}.csv")
     except OSError as error:
         raise FileNotFoundError(f"no table {name!r} in book/results, here or at {source}: {error}") from error
+
+
+def numbers(frame: DataFrame, digits: int = 1) -> DataFrame:
+    """Return a table with its numbers as text, to be read: 7,840 instead of 7840, and 97.4 instead of 97.38.
+
+    Columns of whole numbers have no decimals, the others have `digits` of them. Missing numbers are "-".
+    """
+
+    def say(column: Series) -> Series:
+        if not is_numeric_dtype(column):
+            return column
+        places = 0 if (column.dropna() % 1 == 0).all() else digits
+        return column.map(lambda value: "-" if isna(value) else f"{value:,.{places}f}")
+
+    return frame.apply(say).rename(index=lambda name: f"{name:,}" if is_integer(name) else name)
 
 
 def expect(claim: str, holds: bool, data: Data | None = None, name: str = "mnist") -> None:

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from itertools import product
 from typing import Any
 
@@ -23,8 +24,9 @@ import torch
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL.Image import fromarray, new
+from PIL import Image, ImageFilter
 
+from prunebook.book.plots.style import INCH, SHARP
 from prunebook.checks import require_whole
 
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -33,38 +35,73 @@ LIVE = "application/vnd.jupyter.widget-view+json"
 CONTROL = 'data-lm-suppress-shortcuts="true" autocomplete="off" disabled'
 # A live picture has no background: it takes that of the notebook. In a dark one, dark and light are swapped.
 DARK = ('[data-jp-theme-light="false"]', "body.vscode-dark", 'html[theme="dark"]')
+# Without weight, so that the style of a page always wins. What can be touched is 44 pixels high.
+FACE = """:where(.frame-slider .knob) { display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.8em; }
+:where(.frame-slider .knob input) { flex: 1 1 14em; max-width: 32em; height: 44px; margin: 0; }
+:where(.frame-slider fieldset) { border: 0; padding: 0; margin: 0; display: flex; flex-wrap: wrap;
+ align-items: center; gap: 0 1.2em; }
+:where(.frame-slider fieldset label) { display: flex; align-items: center; gap: 0.4em; min-height: 44px; }
+:where(.frame-slider img) { display: block; max-width: 100%; height: auto; print-color-adjust: exact; }"""
 THEME = "<style>{} {{ filter: invert(1) hue-rotate(180deg); }}</style>".format(
     ", ".join(f"{notebook} .prunebook-live img" for notebook in DARK)
 )
 
 
-def encode(figure: Figure, live: bool = False) -> bytes:
+def encode(
+    figure: Figure, live: bool = False, base: Image.Image | None = None, sharp: float = SHARP
+) -> bytes:
     """Return a figure as a WebP image, which every browser can show: on white, or live without a background.
 
-    The first is small, the second is quick. If artists of the figure are marked as moving (`plots.style`),
-    everything else is drawn the first time only.
+    The first is sharp and small, the second is quick. With `base`, a picture of the same size, it holds only
+    what differs from that: laid over it, it gives the figure.
+    """
+    buffer = io.BytesIO()
+    if live:
+        paint(figure, INCH).save(buffer, "webp", lossless=True, method=0)
+        return buffer.getvalue()
+    image = on_white(figure, sharp)
+    if base is not None and base.size == image.size:
+        differs = (np.asarray(image) != np.asarray(base)).any(2)
+        # and some pixels around: where a picture is shown smaller, neighbours are mixed
+        patch = Image.fromarray(np.uint8(255) * differs).filter(ImageFilter.MaxFilter(9))
+        image = Image.composite(image.convert("RGBA"), Image.new("RGBA", image.size), patch)
+    image.save(buffer, "webp", lossless=True, method=4, quality=80)
+    for quality, large in ((85, 20_000), (60, 60_000)):
+        if buffer.tell() > large:  # many lines or grey values: here the other way may be smaller
+            other = io.BytesIO()
+            image.save(other, "webp", quality=quality, method=4)
+            buffer = min(buffer, other, key=io.BytesIO.tell)
+    return buffer.getvalue()
+
+
+def on_white(figure: Figure, sharp: float = SHARP) -> Image.Image:
+    """Return the figure as a page shows it, with so many pixels for each pixel of the page."""
+    image = paint(figure, round(sharp * INCH))
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
+    return white.convert("RGB")
+
+
+def paint(figure: Figure, dpi: int) -> Image.Image:
+    """Return a figure without its background.
+
+    If artists of the figure are marked as moving (`plots.style`), everything else is drawn the first time
+    only.
     """
     moving = [artist for ax in figure.axes for artist in ax.get_children() if artist.get_animated()]
-    canvas, background = vars(figure).get("_axes_drawn", (None, None))
-    if not moving or canvas is None:
+    drawn = vars(figure).setdefault("_axes_drawn", {})
+    figure.set_dpi(dpi)
+    if not moving or dpi not in drawn:
         for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
             patch.set_alpha(0)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        background = canvas.copy_from_bbox(figure.bbox)
-        vars(figure)["_axes_drawn"] = canvas, background
+        drawn[dpi] = canvas, canvas.copy_from_bbox(figure.bbox)
+    canvas, background = drawn[dpi]
     canvas.restore_region(background)
     for artist in moving:
-        figure.draw_artist(artist)
-    buffer = io.BytesIO()
-    image = fromarray(np.asarray(canvas.buffer_rgba()))
-    if live:
-        image.save(buffer, "webp", lossless=True, method=0)
-    else:
-        white = new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        white.convert("RGB").save(buffer, "webp", quality=85, method=4)
-    return buffer.getvalue()
+        artist.draw(canvas.get_renderer())
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
 
 
 @contextmanager
@@ -94,11 +131,13 @@ class FrameSlider:
             each time, with other data in it, and a third value: HTML that is shown below.
         stops: The values of the slider in a page, at least one.
         label: What the slider sets, such as "k in %".
+        words: How a page says a value: a text with {} in its place, such as "{:g} % pruned", or a function.
         start: Index of the stop shown at the start.
         span: Lowest value, highest value and step of the live slider. None means that it has the stops, too.
         log: Make the live slider logarithmic; its step is then in powers of ten.
         choices: Further settings by name, each with its options; the first option is the default.
         on_release: Draw when the live slider is let go, not while it moves; for what takes a while.
+        sharp: Pixels drawn for each pixel of a page in a line; fewer where a picture of many lines is large.
 
     Raises:
         ValueError: There are no stops, `start` is not the index of one, a stop lies outside `span`, the step
@@ -111,15 +150,18 @@ class FrameSlider:
         stops: Sequence[Any],
         *,
         label: str,
+        words: str | Callable[[Any], str] = "{}",
         start: int = 0,
         span: tuple[float, float, float] | None = None,
         log: bool = False,
         choices: Mapping[str, Sequence[str]] | None = None,
         on_release: bool = False,
+        sharp: float = SHARP,
     ) -> None:
         if not stops:
             raise ValueError("stops is empty; a slider needs at least one")
         self.draw, self.stops, self.label = draw, list(stops), label
+        self.say: Callable[[Any], str] = words.format if isinstance(words, str) else words
         self.start = require_whole("start", start, 0, len(stops) - 1)
         self.choices = {name: list(options) for name, options in (choices or {}).items()}
         if not all(self.choices.values()):
@@ -130,15 +172,24 @@ class FrameSlider:
                 raise ValueError(
                     f"span must be (low, high, step) around all stops, with a step above 0, not {span}"
                 )
-        self.span, self.log, self.on_release = span, log, on_release
-        self.frames, self.readouts, self.below = [], [], []
-        for chosen in product(*self.choices.values()):
-            for stop in self.stops:
-                with _one_core_left():
-                    figure, readout, *below = draw(stop, **dict(zip(self.choices, chosen, strict=True)))
-                self.frames.append(encode(figure))
-                self.readouts.append(readout)
-                self.below.append("".join(below))
+        self.span, self.log, self.on_release, self.sharp = span, log, on_release, sharp
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        """Draw all frames: the one shown at the start whole, of each other one what differs from that."""
+        settings = [(stop, chosen) for chosen in product(*self.choices.values()) for stop in self.stops]
+        self.frames: list[bytes] = [b""] * len(settings)
+        self.readouts, self.below = [""] * len(settings), [""] * len(settings)
+        base = None
+        for place in sorted(range(len(settings)), key=lambda place: place != self.start):
+            stop, chosen = settings[place]
+            with _one_core_left():
+                figure, readout, *below = self.draw(stop, **dict(zip(self.choices, chosen, strict=True)))
+            self.frames[place] = encode(figure, base=base, sharp=self.sharp)
+            self.readouts[place], self.below[place] = readout, "".join(below)
+            if base is None:
+                base, self.panels = on_white(figure, self.sharp), list(getattr(figure, "panels", (0, 1)))
+                self.size = [round(INCH * side) for side in figure.get_size_inches()]
 
     def __repr__(self) -> str:
         """Return the settings, which are the same on every machine."""
@@ -197,7 +248,7 @@ class FrameSlider:
         }
         value = self.stops[self.start]
         if self.span is None:
-            options = [(str(stop), stop) for stop in self.stops]
+            options = [(self.say(stop), stop) for stop in self.stops]
             return ipywidgets.SelectionSlider(options=options, value=value, **looks)
         low, high, step = self.span
         if self.log:
@@ -214,42 +265,36 @@ class FrameSlider:
 
     def page(self) -> str:
         """Return the slider as HTML that needs no kernel, no library and no network."""
-        name = self._name("frames")
+        name, said = self._name("frames"), [self.say(stop) for stop in self.stops]
         label, stop, readout = (
-            html.escape(str(text)) for text in (self.label, self.stops[self.start], self.readouts[self.start])
+            html.escape(text) for text in (self.label, said[self.start], self.readouts[self.start])
         )
-        sources = [f"data:image/webp;base64,{base64.b64encode(frame).decode()}" for frame in self.frames]
-        first, sources[self.start] = sources[self.start], ""  # the script takes it from the picture
-        # "<" could end the script element
-        told = [sources, [str(stop) for stop in self.stops], self.readouts, self.below]
-        stored = json.dumps(told).replace("<", "\\u003c")
+        frames = [base64.b64encode(frame).decode() for frame in self.frames]
+        first, frames[self.start] = frames[self.start], ""  # the script takes it from the picture
+        told = {
+            "stops": said,
+            "readouts": self.readouts,
+            "below": self.below if any(self.below) else [],
+            "frames": frames,
+            "first": self.start,
+            "panels": self.panels,
+        }
+        stored = json.dumps(told, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        )  # it could end the script element
+        width, height = self.size
         return f"""<div id="{name}" class="frame-slider" role="group" aria-label="{label}">
-<style>{self._either()}</style>
-<label>{label} <input type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
- aria-valuetext="{stop}" {CONTROL}
- style="width:min(100% - 7em,26em);vertical-align:middle"></label> <output>{stop}</output>
-{"".join(self._radios(name))}<img src="{first}" alt="{readout}" style="max-width:100%">
-<p aria-hidden="true">{readout}</p><div>{self.below[self.start]}</div>
-<script>(() => {{
-const root = document.currentScript.parentElement, [frames, stops, readouts, below] = {stored};
-const [input, output, image, text, more] =
-  ["input", "output", "img", "p", "div"].map((tag) => root.querySelector(tag));
-frames[{self.start}] = image.src;
-const show = () => {{
-  let place = 0;
-  for (const set of root.querySelectorAll("fieldset")) {{
-    const options = [...set.querySelectorAll("input")];
-    place = place * options.length + options.findIndex((option) => option.checked);
-  }}
-  const stop = Number(input.value), i = place * stops.length + stop;
-  image.src = frames[i]; image.alt = text.textContent = readouts[i];
-  more.innerHTML = below[i];
-  output.value = stops[stop]; input.setAttribute("aria-valuetext", stops[stop] + ": " + readouts[i]);
-}};
-for (const control of root.querySelectorAll("input")) {{
-  control.disabled = false; control.addEventListener("input", show);
-}}
-}})();</script></div>"""
+<style>{self._either()}
+{FACE}</style>
+<div class="knob"><label for="{name}-knob">{label}</label>
+<input id="{name}-knob" type="range" min="0" max="{len(self.stops) - 1}" step="1" value="{self.start}"
+ aria-valuetext="{stop}" {CONTROL}>
+<output aria-live="off" style="min-width:{max(map(len, said))}ch">{stop}</output></div>
+{"".join(self._radios(name))}<img src="data:image/webp;base64,{first}" alt="{readout}"
+ width="{width}" height="{height}">
+<p aria-hidden="true">{readout}</p><div class="below">{self.below[self.start]}</div>
+<script type="application/json">{stored}</script>
+<script>{files("prunebook.book").joinpath("slider.js").read_text(encoding="utf-8")}</script></div>"""
 
     def _either(self) -> str:
         """Return the CSS that hides the page's form beside a live slider, and a live slider without a kernel.
@@ -263,11 +308,11 @@ for (const control of root.querySelectorAll("input")) {{
     def _radios(self, group: str) -> Iterator[str]:
         for name, options in self.choices.items():
             said = html.escape(name)
-            yield f'<fieldset style="border:0;padding:0" aria-label="{said}">{said}: '
+            yield f'<fieldset aria-label="{said}"><span>{said}</span>'
             for i, option in enumerate(options):
                 checked = " checked" if i == 0 else ""
                 yield (
-                    f'<label style="margin-right:1em"><input type="radio" name="{group}-{said}"'
+                    f'<label><input type="radio" name="{group}-{said}"'
                     f" {CONTROL}{checked}> {html.escape(option)}</label>"
                 )
             yield "</fieldset>\n"

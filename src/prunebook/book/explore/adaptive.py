@@ -11,16 +11,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, require_moments, scrub
+from prunebook.book.explore.frames import (
+    all_kept,
+    all_weights,
+    first_images,
+    flat,
+    make_room,
+    require_moments,
+    scrub,
+)
 from prunebook.book.plots.curves import path
 from prunebook.book.plots.masks import kept_histogram, kept_per_pixel
-from prunebook.book.plots.style import counts, figure, moving
+from prunebook.book.plots.style import counts, even, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.adaptive import AdaptivePruning
 from prunebook.training.data import Data
 from prunebook.training.fit import evaluate
 
-MARGINS = {"left": 0.11, "right": 0.94, "bottom": 0.11, "top": 0.95, "wspace": 0.45, "hspace": 0.42}
+MARGINS = even(2, left=0.21, right=0.08, bottom=0.11, top=0.95, hspace=0.42)
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ def explore_run(moments: Sequence[AdaptiveMoment]) -> FrameSlider:
     grey, blue = parts
     edges = torch.tensor(grey.get_data().edges)
     (picture,) = kept_per_pixel(moments[0].first, pixels, most=len(moments[0].first)).images
+    make_room(pixels, 0.07)
     moving(*dots, grey, blue, picture)
 
     def draw(shown: AdaptiveMoment) -> tuple[Figure, str]:

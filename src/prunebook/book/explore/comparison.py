@@ -11,6 +11,8 @@ from prunebook.book.plots.curves import ranking
 from prunebook.book.plots.style import figure
 from prunebook.book.widgets import FrameSlider
 
+MARGINS = {"left": 0.4, "right": 0.9, "bottom": 0.1, "top": 0.98}
+
 
 def explore_frontier(rows: DataFrame) -> FrameSlider:
     """Return a slider for the percentage of weights kept, which shows all methods there, the best on top.
@@ -35,7 +37,7 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
         near = min(shares, key=lambda share: abs(share - kept))
         kept = near if abs(near - kept) < 0.012 * near else kept  # within half a step of the live slider
         here = _at(measured, kept)
-        fig, (ax,) = figure(width=7.5, height=1 + 0.24 * most)
+        fig, (ax,) = figure(width=5.6, height=1 + 0.24 * most, margins=MARGINS)
         ranking(here, ax)
         ax.set_ylim(-0.7, most - 0.3)
         if here.empty:
@@ -48,7 +50,15 @@ def explore_frontier(rows: DataFrame) -> FrameSlider:
     shares = sorted(set(percent), reverse=True)
     stops = [int(share) if share == int(share) else share for share in shares]
     span = (min(stops), max(stops), 0.01)
-    return FrameSlider(draw, stops, label="weights kept, in %", start=len(stops) // 2, span=span, log=True)
+    return FrameSlider(
+        draw,
+        stops,
+        start=len(stops) // 2,
+        span=span,
+        log=True,
+        label="weights kept, in %",
+        words="{:g} % kept",
+    )
 
 
 def _at(measured: DataFrame, kept: float) -> DataFrame:

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from prunebook.book.plots.masks import cumulative, density_at, quantile_tangent
-from prunebook.book.plots.style import GREY, figure, moving
+from prunebook.book.plots.style import GREY, even, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.quantile import GRID, fft_kde, quantile
 
-RATIOS = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99)
-MARGINS = {"left": 0.06, "right": 0.985, "bottom": 0.18, "top": 0.88, "wspace": 0.35}
+RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+MARGINS = even(3, left=0.2, right=0.05, bottom=0.18, top=0.88)
 
 
 def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlider:
@@ -37,7 +37,7 @@ def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlid
     shares = torch.linspace(0, 0.999, 400)  # the end of the tail would squeeze the rest against the axis
     thresholds = ordered[(shares * (len(ordered) - 1)).long()]
     seen = points <= thresholds[-1]
-    fig, axes = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
+    fig, axes = figure(columns=3, width=9, height=2.9, margins=MARGINS)
     cumulative(thresholds, shares, axes[0], 0, 0)
     density_at(points[seen], density[seen], axes[1], 0, 0)
     quantile_tangent(thresholds, shares, axes[2], 0, 0, 1)
@@ -66,4 +66,9 @@ def explore_ratio(scores: Tensor, ratios: Sequence[float] = RATIOS) -> FrameSlid
         return fig, f"r = {ratio:g}: t = {at:.4f}, density f(t) = {f:.3g}, slope dt/dr = {steep:.3g}."
 
     span = (min(ratios), max(ratios), 0.001)
-    return FrameSlider(draw, ratios, label="r", start=len(ratios) // 2, span=span)
+    start = len(ratios) // 2
+    return FrameSlider(draw, ratios, label="r", words=_percent, start=start, span=span)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:g} % pruned"

@@ -66,6 +66,12 @@ def marker(ax: Axes) -> Callable[[float, float, int], None]:
     return show
 
 
+def make_room(ax: Axes, by: float) -> None:
+    """Move a picture with its colour bar to the left, by a share of the figure, where it has no labels."""
+    for each in (ax, ax.images[0].colorbar.ax):  # type: ignore[union-attr]
+        each.set_position(each.get_position(original=True).translated(-by, 0))
+
+
 def film(
     take: Callable[[float], T],
     epochs: int,
@@ -119,4 +125,4 @@ def scrub(moments: Sequence[Any], draw: Callable[[Any], tuple[Figure, str]]) -> 
         return draw(min(moments, key=lambda moment: abs(float(moment.epoch) - epoch)))
 
     span = (first, last, round(gap, 3))
-    return FrameSlider(at, stops, label="epoch", start=len(stops) - 1, span=span)
+    return FrameSlider(at, stops, label="epoch", words="after epoch {:.3g}", start=len(stops) - 1, span=span)

@@ -11,13 +11,13 @@ from pandas import DataFrame
 from torch import nn
 
 from prunebook.book.plots.gains import size_bars, speed_curves
-from prunebook.book.plots.style import figure, mark
+from prunebook.book.plots.style import even, figure, mark
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.weights import prune_weights
 from prunebook.tools.costs import Bytes, stored_bytes
 from prunebook.tools.csr import break_even
 
-MARGINS = {"left": 0.1, "right": 0.985, "bottom": 0.17, "top": 0.9, "wspace": 0.3}
+MARGINS = even(2, left=0.19, right=0.03, bottom=0.17, top=0.9)
 
 
 def explore_savings(model: nn.Module, timings: DataFrame) -> FrameSlider:
@@ -46,7 +46,15 @@ def explore_savings(model: nn.Module, timings: DataFrame) -> FrameSlider:
 
     start = min(range(len(ks)), key=lambda i: abs(ks[i] - 90))
     span, choices = (min(ks), max(ks), 0.1), {"batch": list(batches)}
-    return FrameSlider(draw, ks, label="zeros in %", start=start, span=span, choices=choices)
+    return FrameSlider(
+        draw,
+        ks,
+        start=start,
+        span=span,
+        choices=choices,
+        label="zeros in %",
+        words="{:g} % zeros",
+    )
 
 
 def _draw(counted: Bytes, timings: DataFrame, k: float, batch: str, largest: float) -> tuple[Figure, str]:

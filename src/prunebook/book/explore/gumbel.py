@@ -11,22 +11,22 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from prunebook.book.explore.frames import first_images, flat, require_moments, scrub, undecided
-from prunebook.book.plots.curves import path
+from prunebook.book.explore.frames import first_images, flat, make_room, require_moments, scrub, undecided
+from prunebook.book.plots.curves import path, plain_log
 from prunebook.book.plots.masks import chance_histogram, gate_histogram, gradient_noise, kept_per_pixel
-from prunebook.book.plots.style import counts, figure, mark, moving
+from prunebook.book.plots.style import counts, even, figure, mark, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.gates import NOISE_TAIL, gates, gumbel_gate
 from prunebook.methods.gumbel import GumbelPruning
 from prunebook.training.data import Data
 from prunebook.training.fit import evaluate
 
-GATE_TAUS = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10, 30)
+GATE_TAUS = (0.03, 0.1, 0.3, 1, 3, 10, 30)
 CHANCES = {"open in 1 %": 0.01, "open in 50 %": 0.5, "open in 90 %": 0.9}  # probability of being open
 DRAWS = 20_000
 BINS = 40  # of the probability of being open
-TWO = {"left": 0.08, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.3}
-FOUR = {"left": 0.11, "right": 0.94, "bottom": 0.11, "top": 0.95, "wspace": 0.35, "hspace": 0.42}
+TWO = even(2, left=0.17, right=0.04, bottom=0.18, top=0.9)
+FOUR = even(2, left=0.2, right=0.08, bottom=0.11, top=0.95, hspace=0.42)
 
 
 def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
@@ -54,7 +54,16 @@ def explore_gates(taus: Sequence[float] = GATE_TAUS) -> FrameSlider:
 
     start, span = len(taus) // 2, (min(taus), max(taus), 0.02)
     choices = {"chance": list(CHANCES)}
-    return FrameSlider(draw, taus, label="tau", start=start, span=span, log=True, choices=choices)
+    return FrameSlider(
+        draw,
+        taus,
+        start=start,
+        span=span,
+        log=True,
+        choices=choices,
+        label="temperature",
+        words="tau = {:g}",
+    )
 
 
 @dataclass(frozen=True)
@@ -78,10 +87,13 @@ def _picture(line: Sequence[_DrawnGates], chance: float) -> tuple[Figure, Callab
     bars: Any = gate_histogram({"soft": line[0].soft}, left).patches[0]
     left.set(yscale="log", ylim=(0.02, 150))
     truth = chance * (1 - chance)
-    means, spreads = ([float(part(gates.gradient)) for gates in line] for part in (torch.mean, torch.std))
-    gradient_noise([gates.tau for gates in line], means, spreads, truth, right)
-    right.set_ylim(-2 * truth, 6 * truth)
-    mark(right, line[0].tau, truth)
+    # in multiples of the truth, so that one axis serves every chance
+    means, spreads = (
+        [float(part(gates.gradient)) / truth for gates in line] for part in (torch.mean, torch.std)
+    )
+    gradient_noise([gates.tau for gates in line], means, spreads, 1, right)
+    right.set(ylabel="gradient by the logit, in truth 1", ylim=(-2, 6))
+    mark(right, line[0].tau, 1)
     dot = right.lines[-1]
     moving(bars, left.title, dot, right.title)
 
@@ -90,8 +102,8 @@ def _picture(line: Sequence[_DrawnGates], chance: float) -> tuple[Figure, Callab
         bars.set_data((100 * found / found.sum()).numpy())
         left.set_title(f"open in {(gates.soft > 0.5).float().mean():.1%} of {DRAWS:,} draws", fontsize=9)
         mean, spread = float(gates.gradient.mean()), float(gates.gradient.std())
-        dot.set_data([gates.tau], [mean])
-        right.set_title(f"mean {mean:.2g}, spread {spread:.2g}", fontsize=9)
+        dot.set_data([gates.tau], [mean / truth])
+        right.set_title(f"mean {mean / truth:.2g}, spread {spread / truth:.2g}", fontsize=9)
         return (
             f"tau = {gates.tau:g}: {undecided(gates.soft):.1%} of the soft gates lie between 0.1 and 0.9; "
             f"gradient {mean:.2g} on average with spread {spread:.2g}, in truth {truth:.2g}."
@@ -151,10 +163,12 @@ def explore_thinning(moments: Sequence[GateMoment]) -> FrameSlider:
         path(epochs, values, ax, epochs[-1], label)
         moving(*ax.lines)
     axes[0].set(yscale="log")
+    plain_log(axes[0].yaxis, (1, 3))
     bars: Any = chance_histogram(moments[0].counts, axes[2]).patches[0]
     axes[2].set_ylim(0.5, 2 * float(moments[0].counts.sum()))
     most = max(2, *(int(shown.pixels.max()) for shown in moments))
     (picture,) = kept_per_pixel(moments[0].pixels, axes[3], most=most).images
+    make_room(axes[3], 0.07)
     moving(bars, picture)
 
     def draw(shown: GateMoment) -> tuple[Figure, str]:

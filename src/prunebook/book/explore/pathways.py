@@ -40,6 +40,7 @@ def explore_class(model: nn.Module, data: Data) -> FrameSlider:
         fig, (left, right) = figure(columns=2, width=9.5, height=4.2, margins={})
         left.set_position((0.01, 0.02, 0.66, 0.96))
         right.set_position((0.7, 0.13, 0.28, 0.74))
+        fig.panels = (0, 0.68, 1)
         image_pathways(whole, order, left, data.classes, grey, lit)
         importance_maps(shares[index : index + 1], [right], [f"importance for {name}"])
         pixels, routes = int(lit[0].any(0).sum()), count_paths(model, target=index)
@@ -48,7 +49,7 @@ def explore_class(model: nn.Module, data: Data) -> FrameSlider:
             f"weights; the most important pixel has {shares[index].max():.1%} of the strength."
         )
 
-    return FrameSlider(draw, data.classes, label="class")
+    return FrameSlider(draw, data.classes, label="class", words="class {}", sharp=1.35)
 
 
 def _nonzero(weights: Sequence[Tensor]) -> int:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from prunebook.book.explore.frames import all_weights, first_images, marker, undecided
 from prunebook.book.plots.curves import temperature_curve
 from prunebook.book.plots.masks import mask_curve, masked_histogram
-from prunebook.book.plots.style import counts, figure, moving
+from prunebook.book.plots.style import counts, even, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.methods.soft import SoftPruning, soft_mask, thresholds
 from prunebook.training.data import Data, Split
 from prunebook.training.fit import evaluate
 
 TAUS = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)  # from high to low, as multiples of std(W)
-MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.35}
+MARGINS = even(3, left=0.2, right=0.05, bottom=0.18, top=0.9)
 
 
 def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000) -> FrameSlider:
@@ -58,7 +58,15 @@ def explore_tau(model: nn.Module, data: Data, k: float = 90, sample: int = 2000)
         )
 
     span = (min(TAUS), max(TAUS), 0.02)
-    return FrameSlider(draw, TAUS, label="tau / std(W)", start=TAUS.index(0.01), span=span, log=True)
+    return FrameSlider(
+        draw,
+        TAUS,
+        start=TAUS.index(0.01),
+        span=span,
+        log=True,
+        label="tau / std(W)",
+        words="{:g} times std(W)",
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def _softened(model: nn.Module, split: Split, k: float, tau: float) -> _Softened
 def _picture(line: Sequence[_Softened]) -> tuple[Figure, Callable[[_Softened, float, int], None]]:
     """Draw what stays, and return the figure and the function that shows a softened network in it."""
     first = line[0]
-    fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
+    fig, (left, middle, right) = figure(columns=3, width=9, height=2.9, margins=MARGINS)
     points = torch.linspace(-3 * first.t, 3 * first.t, 301)
     curve = mask_curve(points, points, left, first.t).lines[0]
     blue: Any = masked_histogram(first.weights, first.weights, middle).patches[-1]

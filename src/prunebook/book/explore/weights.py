@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, marker
-from prunebook.book.plots.curves import accuracy_curve
+from prunebook.book.explore.frames import all_kept, all_weights, first_images, flat, make_room, marker
+from prunebook.book.plots.curves import PLAIN, accuracy_curve
 from prunebook.book.plots.masks import kept_histogram, kept_per_pixel, layer_bars
-from prunebook.book.plots.style import counts, figure, moving
+from prunebook.book.plots.style import counts, even, figure, moving
 from prunebook.book.widgets import FrameSlider
 from prunebook.checks import require_one_of
 from prunebook.cover import sparsity
@@ -30,7 +30,7 @@ from prunebook.training.fit import evaluate
 
 SCOPES: dict[str, Scope] = {"each layer": "layer", "all layers together": "global"}
 STOPS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.85)  # the last one leaves 399 weights of LeNet-300-100
-MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.18, "top": 0.9, "wspace": 0.45}
+MARGINS = even(3, left=0.22, right=0.05, bottom=0.18, top=0.9)
 
 
 def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int = 2000) -> FrameSlider:
@@ -68,7 +68,13 @@ def explore_k(model: nn.Module, data: Data, method: str = "weights", sample: int
         )
 
     return FrameSlider(
-        draw, STOPS, label="k in %", start=3, span=(0, 100, 0.05), choices={"scope": list(SCOPES)}
+        draw,
+        STOPS,
+        label="k in %",
+        words="{:g} % pruned",
+        start=3,
+        span=(0, 100, 0.05),
+        choices={"scope": list(SCOPES)},
     )
 
 
@@ -101,12 +107,13 @@ def pruned(model: nn.Module, split: Split, method: str, k: float, scope: Scope) 
 def _picture(lines: Mapping[str, Sequence[Pruned]]) -> tuple[Figure, Callable[[Pruned, str, int], None]]:
     """Draw what stays, and return the figure and the function that shows a pruned network in it."""
     first = next(iter(lines.values()))[0]
-    fig, (left, middle, right) = figure(columns=3, width=9.5, height=2.9, margins=MARGINS)
+    fig, (left, middle, right) = figure(columns=3, width=9, height=2.9, margins=MARGINS)
     blue: Any = kept_histogram(first.weights, first.kept, left).patches[-1]
     moving(blue)
     update = _pixels(first.pixels, middle) if first.pixels is not None else _bars(first.layers, middle)
     accuracy_curve([], [], right)
     right.set(xlabel="multiplications for an image", xscale="log", xlim=(0.7, 2 * first.multiplications))
+    right.xaxis.set_major_formatter(PLAIN)
     curve, mark = right.lines[0], marker(right)
     moving(curve)
 
@@ -122,6 +129,7 @@ def _picture(lines: Mapping[str, Sequence[Pruned]]) -> tuple[Figure, Callable[[P
 
 def _pixels(mask: Tensor, ax: Axes) -> Callable[[Any], None]:
     (picture,) = kept_per_pixel(mask, ax, most=len(mask)).images
+    make_room(ax, 0.06)
     moving(picture)
     return lambda shown: picture.set_data(shown.pixels.sum(0).view(28, 28).cpu().numpy())
 

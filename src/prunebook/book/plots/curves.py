@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pandas import DataFrame
 
 from prunebook.book.plots.style import BLUE, COLOURS, ORANGE, PERCENT, SKY, finish, mark
 
 MARKERS = "osD^vP*"
+LEFT = (100, 50, 20, 10, 5, 2, 1)
+ACCURACIES = (10, 50, 80, 90, 95, 98)  # ticks where errors are on a logarithmic scale
+PLAIN = FuncFormatter(lambda x, _: f"{x:,.9g}")  # 1,000 and not 10 to the power of 3
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], ax: Axes) -> Axes:
@@ -37,12 +41,30 @@ def accuracy_curve(
     return finish(ax, xlabel="k: weights set to zero, in %", **PERCENT)
 
 
+def kept_axis(ax: Axes, label: str = "weights kept, in %", ticks: Sequence[float] = LEFT) -> Axes:
+    """Give axes over the percentage kept a logarithmic scale, on which it falls from left to right.
+
+    On a linear scale of k all that happens would happen in the last tenth of the axis.
+    """
+    ax.set(xscale="log", xlim=(1.2 * max(ticks), min(ticks) / 1.2), xlabel=label, xticks=ticks)
+    ax.xaxis.set_major_formatter(PLAIN)
+    ax.minorticks_off()
+    return ax
+
+
+def plain_log(axis: Axis, digits: Sequence[float] = (1,)) -> None:
+    """Write the numbers of a logarithmic axis out, those that begin with one of the digits."""
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(PLAIN)
+    axis.set_minor_formatter(NullFormatter())
+
+
 def temperature_curve(
     taus: Sequence[float], accuracies: Sequence[float], ax: Axes, label: str | None = None, colour: str = BLUE
 ) -> Axes:
     """Draw accuracy (0..1, shown in percent) against the temperature, which falls from left to right."""
     accuracy_curve(taus, accuracies, ax, label, colour)
-    ax.set(xlabel="temperature, in std(W)", xscale="log", xlim=(2 * max(taus), min(taus) / 2))
+    ax.set(xlabel="temperature, in multiples of std(W)", xscale="log", xlim=(2 * max(taus), min(taus) / 2))
     return ax
 
 
@@ -71,7 +93,7 @@ def paths(rows: DataFrame, column: str, ax: Axes, by: Sequence[str] = ("r", "lam
     In each row, `column` is a text with a number for each epoch, such as "0.5 0.7 0.8".
     """
     for colour, (setting, group) in zip(COLOURS, rows.groupby(list(by)), strict=False):
-        label = ", ".join(f"{name} {value:g}" for name, value in zip(by, setting, strict=True))
+        label = ", ".join(f"{name} = {value:g}" for name, value in zip(by, setting, strict=True))
         for index, text in enumerate(group[column]):
             values = [float(value) for value in text.split()]
             epochs = range(1, len(values) + 1)
@@ -114,7 +136,9 @@ def frontier(rows: DataFrame, ax: Axes, x: str = "kept") -> Axes:
         low, middle, high = (100 * points["test_accuracy", part] for part in ("min", "mean", "max"))
         places, reach = points[x, "mean"], [(middle - low).tolist(), (high - middle).tolist()]
         ax.errorbar(places, middle, reach, fmt="o-", color=colour, label=method, capsize=3, markersize=5)
-    return finish(ax, legend=8, xlabel="weights kept", ylabel="test accuracy in %", xscale="log")
+    finish(ax, legend=8, xlabel="weights kept", ylabel="test accuracy in %", xscale="log")
+    plain_log(ax.xaxis)
+    return ax
 
 
 def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "weights kept, in %") -> Axes:
@@ -135,9 +159,7 @@ def error_curves(rows: DataFrame, ax: Axes, x: str = "density", label: str = "we
         ax.fill_between(places, error.min(), error.max(), color=colour, alpha=0.2, linewidth=0)
     ax.set(xlabel=label, ylabel="test error in %", xscale="log", yscale="log")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
+        plain_log(axis, (1, 2, 5))
     return finish(ax, legend=8)
 
 
@@ -165,15 +187,19 @@ def frontier_of(
 def ranking(rows: DataFrame, ax: Axes) -> Axes:
     """Draw the mean test accuracy of each method, best on top, with a bar from the worst to the best seed.
 
-    `rows` has a row for each method, and the columns mean, min and max, all in percent.
+    The axis is logarithmic in the error, so that the best methods stand apart. `rows` has a row for each
+    method, and the columns mean, min and max, all in percent.
     """
     found = rows.sort_values("mean")
-    places, mean = range(len(found)), found["mean"]
-    ax.hlines(places, found["min"], found["max"], color=SKY, linewidth=6, alpha=0.6)
+    places, mean, low, high = range(len(found)), *((100 - found[name]) for name in ("mean", "min", "max"))
+    ax.hlines(places, low, high, color=SKY, linewidth=6, alpha=0.6)
     ax.plot(mean, places, "o", color=BLUE, markersize=5)
-    for place, value in zip(places, mean, strict=True):
-        ax.annotate(f"{value:.1f}", (101.5, place), fontsize=8, va="center", annotation_clip=False)
-    ax.set(yticks=list(places), yticklabels=list(found.index), xlabel="test accuracy in %", xlim=(0, 101))
+    for place, value in zip(places, found["mean"], strict=True):
+        ax.annotate(f"{value:.1f}", (1.15, place), fontsize=8, va="center", annotation_clip=False)
+    ax.set(xscale="log", xlim=(95, 1.2), xlabel="test accuracy in %", yticks=list(places))
+    ax.set_yticklabels(list(found.index))
+    ax.set_xticks([100 - accuracy for accuracy in ACCURACIES], [f"{each}" for each in ACCURACIES])
+    ax.minorticks_off()
     ax.grid(alpha=0.3, axis="x")
     return ax
 
@@ -186,5 +212,5 @@ def effective_share(rows: DataFrame, ax: Axes) -> Axes:
     for (method, group), colour in zip(rows.groupby("method", sort=False), COLOURS, strict=False):
         on_path = 100 * group["effective_density"] / group["density"]
         ax.plot(100 * group["density"], on_path, "o", color=colour, alpha=0.6, label=method)
-    labels = {"xlabel": "kept, in %", "ylabel": "of these on a path, in %"}
+    labels = {"xlabel": "weights kept, in %", "ylabel": "of these on a path, in %"}
     return finish(ax, legend=8, xscale="log", ylim=(0, 103), **labels)

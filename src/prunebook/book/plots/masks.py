@@ -10,23 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from torch import Tensor
 
-from prunebook.book.plots.style import BLUE, COLOURS, GREY, ORANGE, SKY, counts, mark
+from prunebook.book.plots.style import BLUE, COLOURS, COUNT, GREY, ORANGE, SIGNED, SIZE, SKY, counts, mark
 
 
 def show_images(images: Tensor, titles: Iterable[str], axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Show images (n, 1, h, w) in grey, one on each of the axes, under its title."""
+    """Show images (n, 1, h, w), ink dark on white, one on each of the axes, under its title."""
     for ax, image, title in zip(axes, images.cpu().numpy(), titles, strict=False):
-        ax.imshow(image[0], cmap="gray")
+        ax.imshow(image[0], cmap="gray_r")
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
     return axes
 
 
 def show_weights(weights: Tensor, axes: Sequence[Axes], side: int = 28) -> Sequence[Axes]:
-    """Show the incoming weights (n, side * side) of n units as images: blue below 0, red above."""
+    """Show the incoming weights (n, side * side) of n units as images: blue below 0, orange-red above."""
     limit = weights.detach().abs().amax().item() / 2  # the strongest saturate, so that the others can be seen
     for ax, unit in zip(axes, weights.detach().cpu().numpy(), strict=False):
-        ax.imshow(unit.reshape(side, side), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        ax.imshow(unit.reshape(side, side), cmap=SIGNED, vmin=-limit, vmax=limit)
         ax.set_axis_off()
     return axes
 
@@ -70,8 +70,8 @@ def kept_per_pixel(mask: Tensor, ax: Axes, side: int = 28, most: int | None = No
     With `most`, colours are on a logarithmic scale that ends there, and pixels without a weight have none.
     """
     kept = mask.sum(0).reshape(side, side).cpu().numpy()
-    scale = {"vmin": 0, "vmax": max(1, kept.max())} if most is None else {"norm": LogNorm(0.8, most)}
-    picture = ax.imshow(kept, cmap="viridis", **scale)
+    linear = {"vmin": 0, "vmax": max(1, kept.max()), "cmap": SIZE}
+    picture = ax.imshow(kept, **(linear if most is None else {"norm": LogNorm(0.8, most), "cmap": COUNT}))
     ax.figure.colorbar(picture, ax=ax, label="kept weights of a pixel", shrink=0.85)
     ax.set_axis_off()
     return ax
@@ -81,7 +81,7 @@ def layer_bars(shares: Mapping[str, float], ax: Axes) -> Axes:
     """Draw a bar for the share (0..1, shown in percent) that each layer keeps."""
     ax.barh(list(shares), [100 * share for share in shares.values()], color=BLUE)
     ax.invert_yaxis()  # the first layer on top
-    ax.set(xlabel="kept, in %", ylabel="layer", xlim=(0, 100))
+    ax.set(xlabel="weights kept, in %", ylabel="layer", xlim=(0, 100))
     return ax
 
 
@@ -111,7 +111,7 @@ def weight_moves(before: Tensor, after: Tensor, kept: Tensor, ax: Axes, threshol
     ):
         ax.plot(x[shown], y[shown], ".", markersize=2.5, color=colour, label=label)
     ax.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    ax.set(xlabel="abs(w) before", ylabel="abs(w) after")
+    ax.set(xlabel="size of the weight before training", ylabel="size after training")
     return ax
 
 
@@ -120,7 +120,7 @@ def cumulative(thresholds: Tensor, shares: Tensor, ax: Axes, t: float, r: float)
     ax.plot(thresholds, shares, color=BLUE)
     ax.plot([0, t, t], [r, r, 0], "--", color=GREY, linewidth=1)
     mark(ax, t, r, 6)
-    ax.set(xlabel="t", ylabel="share below t", xlim=(0, None), ylim=(0, 1.02))
+    ax.set(xlabel="threshold t", ylabel="share of the scores below t", xlim=(0, None), ylim=(0, 1.02))
     return ax
 
 
@@ -145,17 +145,28 @@ def quantile_tangent(thresholds: Tensor, shares: Tensor, ax: Axes, r: float, t: 
     ax.plot(shares, thresholds, color=BLUE)
     ax.plot([0, 1], [t - slope * r, t + slope * (1 - r)], color=ORANGE, linewidth=1.2)
     mark(ax, r, t, 6)
-    ax.set(xlabel="r", ylabel="t(r)", xlim=(0, 1.02), ylim=(0, 1.02 * float(thresholds[-1])))
+    ax.set(
+        xlabel="share pruned, r",
+        ylabel="threshold t(r)",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02 * float(thresholds[-1])),
+    )
     return ax
 
 
 def gate_histogram(gates: Mapping[str, Tensor], ax: Axes, bins: int = 25) -> Axes:
-    """Draw the share of each sample of gates (0..1) that lies in each bin, with a line for each label."""
+    """Draw the share of each sample of gates (0..1) in each bin: one filled, or up to three as lines."""
     edges = torch.linspace(0, 1, bins + 1)
-    for (label, sample), colour in zip(gates.items(), COLOURS, strict=False):
+    for (label, sample), colour, dash in zip(gates.items(), COLOURS, ("-", "--", ":"), strict=False):
         found = counts(sample, edges)
-        ax.stairs(100 * found / found.sum(), edges.numpy(), color=colour, label=label, fill=len(gates) == 1)
-    ax.set(xlabel="soft gate", ylabel="share of the draws, in %", xlim=(0, 1), ylim=(0, None))
+        looks = {"fill": True} if len(gates) == 1 else {"linestyle": dash, "linewidth": 1.6}
+        ax.stairs(100 * found / found.sum(), edges.numpy(), color=colour, label=label, **looks)
+    ax.set(
+        xlabel="soft gate, from closed (0) to open (1)",
+        ylabel="share of the draws, in %",
+        xlim=(0, 1),
+        ylim=(0, None),
+    )
     if len(gates) > 1:
         ax.legend(frameon=False)
     return ax
@@ -169,7 +180,7 @@ def gradient_noise(
     ax.fill_between(taus, mean - spread, mean + spread, color=SKY, alpha=0.35, linewidth=0, label="spread")
     ax.plot(taus, means, "o-", color=BLUE, markersize=4, label="mean")
     ax.axhline(truth, color="black", linestyle="--", linewidth=1, label="truth")
-    ax.set(xlabel="temperature tau", ylabel="gradient by l", xscale="log")
+    ax.set(xlabel="temperature tau", ylabel="gradient by the logit", xscale="log")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -178,7 +189,9 @@ def chance_histogram(gates: Tensor, ax: Axes) -> Axes:
     """Draw how many gates have each probability of being open; `gates` are counts in equal bins of 0..1."""
     edges = torch.linspace(0, 1, len(gates) + 1)
     ax.stairs(gates.cpu().numpy(), edges.numpy(), fill=True, color=BLUE)
-    ax.set(xlabel="P(open)", ylabel="number of gates", xlim=(0, 1), yscale="log", ylim=(0.5, None))
+    ax.set(
+        xlabel="chance of being open", ylabel="number of gates", xlim=(0, 1), yscale="log", ylim=(0.5, None)
+    )
     return ax
 
 
@@ -192,7 +205,7 @@ def chances_through(epochs: Sequence[float], gates: Tensor, ax: Axes) -> Axes:
     ends = torch.tensor([0, *epochs], dtype=torch.float)
     shown = gates.T.cpu().double().masked_fill(gates.T.cpu() == 0, torch.nan)  # an empty bin is white
     norm = LogNorm(1, max(10, int(gates.max())))
-    mesh = ax.pcolormesh(ends.numpy(), across.numpy(), shown.numpy(), cmap="viridis", norm=norm)
+    mesh = ax.pcolormesh(ends.numpy(), across.numpy(), shown.numpy(), cmap=COUNT, norm=norm)
     ax.figure.colorbar(mesh, ax=ax, label="number of gates")
-    ax.set(xlabel="epoch", ylabel="P(open)", ylim=(0, 1))
+    ax.set(xlabel="epoch", ylabel="chance of being open", ylim=(0, 1))
     return ax

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import to_rgba
@@ -17,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from torch import Tensor
 
-from prunebook.book.plots.style import BLUE, GREY, RED
+from prunebook.book.plots.style import BLUE, GREY, RED, SIGNED, SIZE
 from prunebook.book.wires import Wires
 
 
@@ -31,9 +30,9 @@ def pathway_drawing(
 ) -> Axes:
     """Draw a small network from left to right: a dot for each unit, a line for each weight that is not 0.
 
-    Red lines are positive and blue ones negative. The wider and darker a line, the larger its weight compared
-    with the largest of the layer. Hidden units without a weight are not drawn, only counted; inputs and
-    outputs without one are hollow.
+    Orange-red lines are above 0 and blue ones below. The wider and darker a line, the larger its weight
+    compared with the largest of the layer. Hidden units without a weight are not drawn, only counted; inputs
+    and outputs without one are hollow.
 
     Args:
         weights: (units, inputs) of each layer.
@@ -101,13 +100,13 @@ def importance_maps(
 ) -> Sequence[Axes]:
     """Show each row of (outputs, side * side) as an image, all on one colour scale with 0 the palest.
 
-    If there are negative values, the scale is symmetric: blue below 0 and red above.
+    If there are negative values, the scale is symmetric: blue below 0 and orange-red above.
     """
     values = importance.detach().cpu()
     signed = bool((values < 0).any())
     limit = values.abs().amax().item() or 1.0
     for index, (ax, row) in enumerate(zip(axes, values.numpy(), strict=False)):
-        low, cmap = (-limit, "RdBu_r") if signed else (0.0, "Blues")
+        low, cmap = (-limit, SIGNED) if signed else (0.0, SIZE)
         ax.imshow(row.reshape(side, side), cmap=cmap, vmin=low, vmax=limit)
         ax.set(xticks=[], yticks=[], title=names[index] if names else "")
         for spine in ax.spines.values():
@@ -116,9 +115,9 @@ def importance_maps(
 
 
 def symmetry_matrix(matrix: Tensor, ax: Axes, names: Sequence[str] = ()) -> Axes:
-    """Draw cosines between inputs, from -1 in blue to 1 in red; with at most ten inputs, write the values."""
+    """Draw cosines between inputs, from -1 in blue to 1 in orange-red; with at most ten, write the values."""
     values = matrix.detach().cpu()
-    picture = ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    picture = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-1, vmax=1)
     ax.figure.colorbar(picture, ax=ax, label="cosine", shrink=0.85)
     if names:
         ax.set_xticks(range(len(names)), names)
@@ -126,7 +125,7 @@ def symmetry_matrix(matrix: Tensor, ax: Axes, names: Sequence[str] = ()) -> Axes
     if len(values) <= 10:
         for row, column in torch.cartesian_prod(*map(torch.arange, values.shape)).tolist():
             value = values[row, column].item()
-            colour = "white" if abs(value) > 0.6 else "black"
+            colour = "white" if value < -0.6 else "black"
             ax.text(column, row, f"{value + 0:.2f}", ha="center", va="center", color=colour, fontsize=9)
     return ax
 
@@ -170,7 +169,7 @@ def _draw_edges(
         upwards = (share.abs() + (~grey)).argsort()
         above, below, share, grey = above[upwards], below[upwards], share[upwards], grey[upwards]
         # the middle of the map is white, so even weak weights start some way from it
-        colours = colormaps["RdBu_r"](((share + 0.6 * share.sign()) / 3.2 + 0.5).numpy())
+        colours = SIGNED(((share + 0.6 * share.sign()) / 3.2 + 0.5).numpy())
         colours[grey.numpy()] = to_rgba("#e4e4e4")
         widths = (widest * (0.25 + 0.75 * share.abs())).where(~grey, 0.25 * widest)
         lines = torch.stack([left[below], right[above]], 1).tolist()
@@ -208,8 +207,8 @@ def _describe(ax: Axes, places: Sequence[Tensor], used: Sequence[Tensor], output
         ends = place[~place[:, 0].isnan(), 0]
         middle = (ends.min() + ends.max()).item() / 2 if len(ends) else 0.0
         ax.text(middle, -0.03, f"{int(each.sum())} of {len(each)}", ha="center", va="top", fontsize=8)
-    lines = [Line2D([], [], color=colour, linewidth=2) for colour in colormaps["RdBu_r"]([0.85, 0.15])]
-    ax.legend(lines, ["positive", "negative"], frameon=False, fontsize=9, ncols=2, loc="lower center")
+    lines = [Line2D([], [], color=colour, linewidth=2) for colour in (RED, BLUE)]
+    ax.legend(lines, ["above 0", "below 0"], frameon=False, fontsize=9, ncols=2, loc="lower center")
     ax.set_axis_off()
     ax.set_ylim(-0.25, 1.02)
     ax.autoscale_view(scaley=False)
@@ -218,9 +217,9 @@ def _describe(ax: Axes, places: Sequence[Tensor], used: Sequence[Tensor], output
 def wiring(layers: Sequence[Wires], classes: Sequence[str], ax: Axes, widest: float = 3.0) -> Axes:
     """Draw a network that reads 28 x 28 images: each weight is a curve from left to right, pixels to classes.
 
-    Red is above 0 and blue below. The wider a curve, the larger its weight compared with the largest of the
-    layer, which is `widest` points wide. `layers` is what `wires.wires` returns; one unit of the axes is a
-    pixel.
+    Orange-red is above 0 and blue below. The wider a curve, the larger its weight compared with the largest
+    of the layer, which is `widest` points wide. `layers` is what `wires.wires` returns; one unit of the axes
+    is a pixel.
     """
     pixels = torch.arange(784)
     places = [torch.stack([pixels % 28 + 0.5, pixels // 28 + 0.5], dim=1)]
