@@ -119,7 +119,7 @@ const firstPage = async (root) => {
 <button type="button" class="clear">Clear</button><button type="button" class="next">Test image</button></div>
 <canvas role="img"></canvas><ol class="chances" aria-hidden="true">${[..."0123456789"].map((digit) =>
   `<li data-digit="${digit}"><i class="whole"></i><i class="now"></i></li>`).join("")}</ol>
-<label class="how-many">Weights left: <output></output><input type="range" min="0" data-lm-suppress-shortcuts="true"></label>
+<label class="how-many">Weights left: <output></output><input type="range" min="0" aria-label="Weights left" data-lm-suppress-shortcuts="true"></label>
 <canvas class="story" aria-hidden="true"></canvas><p class="survives"></p>
 <fieldset><legend>Which weights stay?</legend>${Object.entries(ways).map(([way, text]) => `<label><input type="radio"
  name="first-way" value="${way}" data-lm-suppress-shortcuts="true"> ${text}</label>`).join("")}</fieldset>
@@ -130,7 +130,7 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
 <p class="more"><button type="button" class="link">Link to this</button> <span role="status"></span></p>
 <p class="aloud" aria-live="polite"></p>`;
   const find = (name) => root.querySelector(name), sketch = find("canvas"), slider = find("[type=range]");
-  let way = "largest", stop = 0, grey = examples[0], strokes = null, shown = 0, moved = false;
+  let way = "largest", stop = 0, grey = examples[0], strokes = null, shown = 0, lowest = TOTAL;
   let whole, now, story = null, colours, waiting, spoken, frame;
 
   // The slider: any count of the largest weights, in equal factors; else all, then the counts of the trained networks.
@@ -199,12 +199,13 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     if (fails < 0) return story.at(-1)[0] === FEWEST ? FEWEST : story.end;
     return way === "largest" ? story[fails][0] + 1 : fails ? story[fails - 1][0] : null;
   };
+  const failed = () => story && lowest <= Math.max(survives() - 1, FEWEST); // told once the reader has seen it
   const verdict = () => {
     const digit = `${strokes ? "Your" : "This"} ${whole.best}`;
     if (blank()) return "Draw a digit, or take a test image.";
     if (!isSure()) return "The network is not sure that this is a digit. In training it was shown scribbles too, so that it can say so.";
-    if (!moved) return `Guess: how few weights are enough to read ${digit.toLowerCase()}? Then drag the slider.`;
-    if (!story) return "…";
+    if (lowest === TOTAL) return `Guess: how few weights are enough to read ${digit.toLowerCase()}? Then drag the slider.`;
+    if (!failed()) return now.best === whole.best ? `Still a ${whole.best}. Drag on.` : "…";
     const last = survives();
     const fewest = last === FEWEST ? "even with 100 weights" : `down to ${spell(last)} weights`;
     return last === TOTAL ? `${digit} needs all the weights: the first network with fewer fails.` : `${digit} survives ${fewest}.`;
@@ -212,7 +213,7 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
   const paintStory = () => {
     const strip = find(".story"), pen = strip.getContext("2d");
     [strip.width, strip.height] = [strip.clientWidth, 1];
-    if (!story || !moved || blank() || !isSure()) return;
+    if (!story || !failed() || blank() || !isSure()) return;
     for (let x = 0; x < strip.width; x++) {
       const count = countAt(Math.round((x / strip.width) * stops()));
       const [, answer] = story.findLast(([from]) => from >= count);
@@ -238,7 +239,8 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     paintStory();
     clearTimeout(spoken); // spoken once the hand rests
     spoken = setTimeout(() => {
-      const reads = !blank() && isSure() ? `With ${spell(count)} weights the network reads ${now.best}. ` : "";
+      const again = story && count < survives() && now.best === whole.best;
+      const reads = !blank() && isSure() ? `With ${spell(count)} weights the network reads ${now.best}${again ? " again" : ""}. ` : "";
       find(".aloud").textContent = reads + verdict();
     }, 600);
   };
@@ -270,16 +272,18 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     waiting = setTimeout(work, 150);
   };
   const see = (image) => {
+    lowest = countAt(stop);
     grey = image;
     whole = evaluate(nets.largest, grey);
     follow();
     update();
   };
-  const slide = (s) => { slider.max = stops(); slider.value = stop = s; update(); };
+  const slide = (s) => { slider.max = stops(); slider.value = stop = s; lowest = Math.min(lowest, countAt(s)); update(); };
   const choose = (name) => {
     const count = countAt(stop);
     way = name;
     find(`[value=${way}]`).checked = true;
+    lowest = TOTAL;
     slide(stopOf(count));
     follow();
   };
@@ -306,13 +310,12 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     if (d === null) example(examples[Number(state.get("t"))] ? Number(state.get("t")) : 0);
     else if (/[^\da-z-]/.test(d)) return false;
     else pad.set(d.split("-").filter((part) => part.length > 3).map((part) => part.match(/.{4}/g).map(read)));
-    moved = n < TOTAL;
     choose(by);
     slide(stopOf(n));
     return true;
   };
 
-  slider.addEventListener("input", () => { moved = true; slide(Number(slider.value)); });
+  slider.addEventListener("input", () => slide(Number(slider.value)));
   find("fieldset").addEventListener("change", (event) => choose(event.target.value));
   find(".clear").addEventListener("click", pad.clear);
   find(".next").addEventListener("click", () => example((shown + 1) % examples.length));

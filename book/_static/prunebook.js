@@ -121,6 +121,10 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => {
+    for (const link of document.querySelectorAll(".headerlink")) { // for the mouse: "#" says nothing when it is read
+      link.tabIndex = -1;
+      link.setAttribute("aria-hidden", "true");
+    }
     for (const start of [startTheme, startMenu, startContents, startCopying, startScrolling, startKeys, startPrinting]) start();
   });
 }

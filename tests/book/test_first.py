@@ -265,6 +265,9 @@ def test_the_drawings_of_the_tool_are_those_of_the_pad(page):
 
 def test_asks_for_a_guess_and_then_says_how_far_the_answer_holds(page):
     assert say(page).startswith("Guess: how few weights are enough to read this 7?")
+    slide(page, "ArrowRight", 3)
+    drawn(page)
+    assert say(page).startswith("Still a 7. Drag on.")
     slide(page, "End")
     drawn(page)
     assert page.locator("output").inner_text().startswith("100 of 266,200")

@@ -327,7 +327,10 @@ def test_the_page_lives_while_the_toy_trains(page, record_property):
     says(page, "toy", "Now the weights are tuned")
     frames, longest = page.evaluate("[window.frames, Math.max(...window.long)]")
     gaps = np.diff(frames)
-    record_property("frames in ms: median, longest; longest task", [np.median(gaps), gaps.max(), longest])
+    record_property(
+        "frames in ms: median, longest; longest task",
+        [float(np.median(gaps)), float(gaps.max()), float(longest)],
+    )
     assert len(frames) > 30  # the page is drawn again and again, not at the end only
 
 
