@@ -16,7 +16,7 @@ from hypothesis import settings
 from nbval.plugin import IPyNbCell, IPyNbFile
 from notebooks import KERNEL
 
-from prunebook.training.data import data_folder, fetch
+from prunebook.training.data import data_folder, fetch, load_data
 
 ROOT = Path(__file__).resolve().parent
 
@@ -80,6 +80,16 @@ def _bars_as_readers_see_them(monkeypatch):
 def device(request):
     """Return the CPU and, if there is one, the GPU: a test with this argument runs on both."""
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """Return MNIST, or skip the test where it cannot be reached."""
+    try:
+        fetch("mnist", data_folder())
+    except ConnectionError:
+        pytest.skip("MNIST is not here, and cannot be reached")
+    return load_data("mnist")
 
 
 @pytest.fixture(scope="session")

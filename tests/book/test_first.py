@@ -71,11 +71,8 @@ def stored():
 
 
 @pytest.fixture(scope="module")
-def data():
-    found = load()
-    if found.name != "mnist":
-        pytest.skip("MNIST is not here")
-    return found
+def data(mnist):
+    return load()
 
 
 @pytest.fixture(scope="module")

@@ -34,11 +34,8 @@ SCRIPTS = [
 
 
 @pytest.fixture(scope="module")
-def data():
-    found = pb.load_data("mnist")
-    if found.name != "mnist":
-        pytest.skip("MNIST is not here")
-    return found
+def data(mnist):
+    return mnist
 
 
 @pytest.fixture(scope="module")
