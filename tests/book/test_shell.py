@@ -42,6 +42,8 @@ def open_page(server, chromium):
 
 def findings(page, where="document", **options):
     options = {"resultTypes": ["violations"], **options}
+    # the page notices a new width in the next frame, and makes what scrolls then reachable by keyboard
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     run = f"async (options) => (await axe.run({where}, options)).violations"
     return [
         f"{rule['id']}: {node['target']}" for rule in page.evaluate(run, options) for node in rule["nodes"]
