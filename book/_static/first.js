@@ -196,8 +196,8 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
   // The smallest count at which the answer of the whole network still holds, at every larger count too.
   const survives = () => {
     const fails = story.findIndex(([, answer]) => answer !== whole.best);
-    if (fails < 0) return story.at(-1)[0] === FEWEST ? FEWEST : story.end;
-    return way === "largest" ? story[fails][0] + 1 : fails ? story[fails - 1][0] : null;
+    if (fails < 0) return FEWEST;
+    return way === "largest" ? story[fails][0] + 1 : story[fails - 1][0];
   };
   const failed = () => story && lowest <= Math.max(survives() - 1, FEWEST); // told once the reader has seen it
   const verdict = () => {
@@ -205,7 +205,7 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     if (blank()) return "Draw a digit, or take a test image.";
     if (!isSure()) return "The network is not sure that this is a digit. In training it was shown scribbles too, so that it can say so.";
     if (lowest === TOTAL) return `Guess: how few weights are enough to read ${digit.toLowerCase()}? Then drag the slider.`;
-    if (!failed()) return now.best === whole.best ? `Still a ${whole.best}. Drag on.` : "…";
+    if (!failed()) return now.best === whole.best ? `Still ${whole.best === 8 ? "an" : "a"} ${whole.best}. Drag on.` : "…";
     const last = survives();
     const fewest = last === FEWEST ? "even with 100 weights" : `down to ${spell(last)} weights`;
     return last === TOTAL ? `${digit} needs all the weights: the first network with fewer fails.` : `${digit} survives ${fewest}.`;
@@ -264,7 +264,7 @@ nothing. Bars: how sure the <i class="whole">whole</i> network is, and how sure 
     const work = () => {
       const until = performance.now() + 6;
       for (let step = steps.next(); ; step = steps.next()) {
-        if (step.done) { story = Object.assign(step.value, { end: FEWEST }); tell(); return; }
+        if (step.done) { story = step.value; tell(); return; }
         if (performance.now() > until) break;
       }
       waiting = setTimeout(work, 0);

@@ -1,10 +1,10 @@
-"""Train and store the networks of the first page: python book/tools/demonstration.py, about ten minutes.
+"""Train and store the networks of the first page: python book/tools/demonstration.py, up to an hour.
 
 The page shows one dense LeNet-300-100 and what is left of it when weights go, in three ways:
 
 - the largest weights stay, and nothing is trained again (the page does this by itself, for any count);
-- the weights are exchanged at each count of `LEVELS`, and trained on;
-- the weights are drawn by lot at each of these counts, and trained on for as many epochs.
+- at each count of `LEVELS` the largest stay and are trained on, and where few are left some are exchanged;
+- at each of these counts as many are drawn by lot, and trained on for as many epochs.
 
 All read grey values from 0 to 1, so a black pixel is 0 and costs no multiplication. Weights are stored as
 whole numbers from -127 to 127, with one scale for each layer and network.

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from sphinx.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-STATIC = (ROOT / "book" / "_static", ROOT / "src" / "prunebook" / "book")  # the second is package data
+STATIC, PACKAGE = (
+    ROOT / "book" / "_static",
+    ROOT / "src" / "prunebook" / "book",
+)  # where what they load stands
 
 LOADED = {
     "formula": ("draw.js", "formulas.js", "toy.js", "formulas.css"),
@@ -80,14 +83,13 @@ def site(repository: str) -> str:
 def find(app: Sphinx, config: Config) -> None:
     """Let the scripts that are package data be copied to the pages beside those of the book."""
     names = {name for names in LOADED.values() for name in names}
-    config.html_static_path += [str(path) for path in sorted(STATIC[1].glob("*.*")) if path.name in names]
+    config.html_static_path += [str(path) for path in sorted(PACKAGE.glob("*.*")) if path.name in names]
 
 
 def loads(body: str) -> list[str]:
-    """Return the names of the files that the body of a page needs, in order, each once, if they exist."""
+    """Return the names of the files that the body of a page needs, in order, each once."""
     classes = set(" ".join(re.findall(r'<\w+ [^>]*?class="([^"]+)"', body)).split())
-    names = dict.fromkeys(name for kind, files in LOADED.items() if kind in classes for name in files)
-    return [name for name in names if any((folder / name).is_file() for folder in STATIC)]
+    return list(dict.fromkeys(name for kind, files in LOADED.items() if kind in classes for name in files))
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -38,13 +38,15 @@ def test_the_address_of_the_pages_is_that_of_the_repository_or_unknown():
     assert pages.site(PLACEHOLDER) == ""
 
 
-def test_a_page_loads_what_its_classes_need_once_and_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "STATIC", (tmp_path,))
-    for name in ("pad.js", "onepage.js", "slider.js", "first.js"):
-        (tmp_path / name).touch()
+def test_a_page_loads_what_its_classes_need_once_and_in_order():
     body = '<p>one-page</p><div id="a" class="b one-page"></div><div class="first-page"></div>'
-    assert pages.loads(body) == ["pad.js", "onepage.js", "first.js"]
+    assert pages.loads(body) == ["pad.js", "onepage.js", "first-data.js", "first.js", "first.css"]
     assert pages.loads('<p class="one-pages">frame-slider</p>') == []
+
+
+def test_each_file_that_a_page_may_load_stands_in_one_of_the_two_folders():
+    for name in {*pages.EVERYWHERE, *(name for files in pages.LOADED.values() for name in files)}:
+        assert sum((folder / name).is_file() for folder in (pages.STATIC, pages.PACKAGE)) == 1, name
 
 
 def test_sizes_of_pictures(tmp_path):

@@ -152,6 +152,7 @@ def test_the_search_finds_a_chapter_and_the_first_page(open_page):
     first = page.locator('#search-results a[href^="index.html"]').first
     first.wait_for()
     expect(page.locator("#search-results .context").first).not_to_be_empty()
+    assert first.inner_text().startswith("The Pruning Book")
 
 
 def test_the_search_works_from_the_file_system(site, chromium):

@@ -29,10 +29,8 @@ COUNT = LinearSegmentedColormap.from_list("count", ["#a9dfca", GREEN, "#003d2b"]
 PERCENT: dict[str, Any] = {"ylabel": "accuracy in %", "ylim": (0, 102)}
 
 
-INCH, SHARP = (
-    100,
-    2,
-)  # an inch of a figure is 100 pixels wide on a page, each drawn as 2 x 2 for sharp screens
+INCH = 100  # an inch of a figure is so many pixels wide on a page,
+SHARP = 2  # and each of these is drawn as 2 x 2, for sharp screens
 
 
 class Picture(Figure):
