@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 # What the package does not compute, and why.
 NOT_IN_THE_PACKAGE = {
     "eq-gain-time": "a model of times, to set beside those that `latency` measures",
-    "eq-paired-t": "the chapter computes it by hand and asserts that SciPy says the same",
 }
 LABEL = re.compile(r"\\tag\{(eq-[a-z0-9-]+)\}")
 LABELS = [label for page in sorted(ROOT.glob("book/*.ipynb")) for label in LABEL.findall(page.read_text())]

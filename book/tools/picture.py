@@ -12,7 +12,7 @@ from prunebook.book import plots
 from prunebook.experiments.comparison import CLOSE, DENSITIES, EPOCHS, MAIN
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [ROOT / "book/results" / f"{name}.csv" for name in ("comparison", "gumbel", "published")]
+TABLES = [ROOT / "book/results" / f"{name}.csv" for name in ("earlier", "gumbel", "published")]
 PICTURE, README = ROOT / "book/_static/frontier.svg", ROOT / "README.md"
 ROWS = (*MAIN, "SNIP", "unit norm", "gumbel units")
 

@@ -13,10 +13,10 @@ from pandas import read_csv
 from small import make_prototypes
 
 import prunebook as pb
-from prunebook.experiments import adaptive, comparison, gumbel, latency, pruning
+from prunebook.experiments import adaptive, comparison, gumbel, latency, pruning, search, starts
 from prunebook.experiments.commands import TABLES, main, make_parser, runs_of
 from prunebook.experiments.comparison import METHODS
-from prunebook.experiments.tables import missing, read_rows, rows_of
+from prunebook.experiments.tables import missing, read_rows, rewriting, rows_of
 
 RESULTS = Path(__file__).parents[2] / "book/results"
 STORED = {  # of each command that fills a table of the book: its runs, and how many have a row today
@@ -24,10 +24,18 @@ STORED = {  # of each command that fills a table of the book: its runs, and how 
     "adaptive": (110, 86),
     "gumbel": (60, 60),
     "toy": (20, 20),
-    "frontier": (486, 486),
-    "search": (114, 114),
+    "frontier": (737, 0),
+    "search": (306, 306),
+    "trials": (36, 36),
+    "starts": (30, 30),
 }
-SHORT = {"steps": 20, "fine_tune": 1, "epochs_after": 0, "epochs": 1}  # whichever of these a run has
+SHORT = {
+    "steps": 20,
+    "fine_tune": 1,
+    "epochs_after": 0,
+    "epochs": 1,
+    "density": 0.5,
+}  # if a run has them
 each_table = pytest.mark.parametrize("command", TABLES)
 
 
@@ -35,11 +43,11 @@ each_table = pytest.mark.parametrize("command", TABLES)
 def _small(monkeypatch):
     given = make_prototypes(60, 3)
     given = replace(given, test=pb.Split(given.test.images[:50], given.test.labels[:50]))
-    for module in (pruning, adaptive, gumbel, comparison):
+    for module in (pruning, adaptive, gumbel, comparison, search, starts):
         monkeypatch.setattr(module, "data_of", lambda name: given)
     for module in (pruning, adaptive):
         monkeypatch.setattr(module, "SIZES", (784, 20, 20, 10))
-    for cached in (pruning._dense, adaptive._learned, gumbel._trained_gates):
+    for cached in (pruning._dense, adaptive._learned, gumbel._trained_gates, starts._begin):
         cached.cache_clear()
 
 
@@ -56,21 +64,21 @@ def no_luck(monkeypatch):
     monkeypatch.setitem(METHODS, "random", METHODS["random"]._replace(train=fail))
 
 
-@pytest.mark.parametrize("command", [*TABLES, "latency", "data"])
+@pytest.mark.parametrize("command", [*TABLES, "latency", "data", "check"])
 def test_every_command_starts_with_its_defaults_and_explains_itself(command, capsys):
-    given = [command, "mnist"] if command == "data" else [command]
+    given = [command, *{"data": ["mnist"], "check": ["toy"]}.get(command, [])]
     assert callable(make_parser().parse_args(given).run)
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert ("--table" in shown) == (command != "data")
+    assert ("--table" in shown) == (command not in ("data", "check"))
     assert ("--dask" in shown) == (command in TABLES)
     assert command != "compare" or all(method in shown for method in METHODS)
 
 
 @each_table
-@pytest.mark.filterwarnings("ignore:k=98 was reached only after the last step")  # a run of one step
+@pytest.mark.filterwarnings("ignore:k=50 was reached only after the last step")  # a run of one step
 def test_a_command_fills_its_table_once_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch, capsys):
     path, runs = tmp_path / "results" / "table.csv", default_runs(command)
     few = [
@@ -88,7 +96,25 @@ def test_a_command_fills_its_table_once_and_goes_on_where_it_stopped(command, tm
     rows = rows_of(few, path)
     assert [row["versions"].split()[-1] for row in rows] == [torch.__version__] * 2
     assert "error" not in rows[0]
-    assert ("test_accuracy" in rows[0]) == (command not in ("search", "toy"))
+    assert ("test_accuracy" in rows[0]) == (command not in ("search", "trials", "toy"))
+
+
+@pytest.mark.parametrize("change", [{}, {"test_accuracy": "0.5"}, {"test_accuracy": "0.5", "threads": "64"}])
+def test_rows_are_trained_again_and_compared(change, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (run,) = comparison.runs(["small dense"], [0.005], [0], 1, "mnist")
+    monkeypatch.setitem(TABLES, "frontier", replace(TABLES["frontier"], runs=lambda: [run]))
+    assert main(["frontier"]) == 0
+    with rewriting(TABLES["frontier"].file) as rows:
+        rows[0].update(change)
+    capsys.readouterr()
+    assert main(["check", "frontier", "--rows", "1"]) == int(change == {"test_accuracy": "0.5"})
+    shown = capsys.readouterr().out
+    assert "method=small dense, density=0.005, seed=0" in shown
+    assert ("    equal" in shown) == (not change)
+    assert ("    test_accuracy: 0.5, now " in shown) == bool(change)
+    assert main(["check", "frontier", "--rows", "2"]) == 2
+    assert "rows must be" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", STORED)
@@ -101,7 +127,7 @@ def test_stored_tables_load_and_have_the_rows_of_their_runs(command):
     assert not any(row.get("error") for row in rows)
 
 
-@pytest.mark.parametrize("command", ["pruning", "adaptive", "gumbel", "toy"])
+@pytest.mark.parametrize("command", ["pruning", "adaptive", "gumbel", "toy", "starts"])
 def test_seeds_can_be_chosen_and_each_has_each_run_once(command):
     chosen = runs_of(TABLES[command], make_parser().parse_args([command, "--seeds", "3"]))
     assert {run.seed for run in chosen} == {3}
@@ -134,7 +160,7 @@ def test_a_command_tells_what_failed_each_time(tmp_path, capsys):
     for _ in "ab":
         assert main([*given, "--table", str(tmp_path / "table.csv")]) == 1
         shown = capsys.readouterr()
-        assert "method=random, density=0.5, seed=0, epochs=15, settings=lr=0.004, data=mnist" in shown.err
+        assert "method=random, density=0.5, seed=0, epochs=15, shift=0, settings=lr=0.016" in shown.err
         assert "RuntimeError: no such luck" in shown.err
         assert "Test accuracy" not in shown.out
 
@@ -185,7 +211,7 @@ def test_a_comparison_in_python_is_a_table_of_rows_that_goes_on(tmp_path):
     first = comparison.compare(["dense", "small dense"], [0.02], seeds=[3], epochs=1, path=table)
     assert list(first.method) == ["dense", "small dense"]
     assert first.test_accuracy.between(0, 1).all()
-    assert first.kept.tolist() == [266_200, 5356]
+    assert first.kept.tolist() == [266_200, 5369]
     before = table.read_text()
     more = comparison.compare(["small dense", "random"], [0.02], seeds=[3], epochs=1, path=table)
     assert list(more.method) == ["small dense", "random"]

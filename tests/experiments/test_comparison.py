@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from pandas import read_csv
 from small import make_prototypes
 
 import prunebook as pb
 from prunebook.experiments import comparison as compare
-from prunebook.experiments import recipes
-from prunebook.experiments.comparison import BESIDE, CLOSE, DENSITIES, LAYERWISE, METHODS
+from prunebook.experiments import recipes, search
+from prunebook.experiments.comparison import CLOSE, DENSITIES, METHODS
 from prunebook.tools.costs import macs, stored_bytes
 
 RESULTS = Path(__file__).parents[2] / "book/results"
-RUN = compare.RUN.but(
+RUN = search.RUN.but(
     method="magnitude, global, one-shot", density=0.1, epochs=5, settings={"lr": 0.004, "before": 0.4}
 )
 
@@ -47,40 +46,17 @@ def test_a_row_says_what_the_network_can_do_and_what_it_costs(data):
     assert row["threads"] == torch.get_num_threads()
 
 
-def test_settings_are_chosen_without_the_test_split(data, monkeypatch):
-    monkeypatch.setattr(compare, "data_of", lambda name: replace(data, test=None))
-    row = compare.validate(RUN)
-    assert row["validation_accuracy"] > 0
-    assert "test_accuracy" not in row
-
-
-def test_every_method_is_searched_as_much_by_a_seed_that_is_in_no_table():
-    runs = compare.search_runs()
-    assert set(Counter((run.method, run.density) for run in runs).values()) == {6}
-    assert {run.seed for run in runs} == {compare.SEARCH_SEED}
-    assert compare.SEARCH_SEED not in {run.seed for run in compare.frontier_runs()}
-    assert {run.method for run in runs} | {"torch.nn.utils.prune", "Torch-Pruning"} == set(METHODS)
-
-
-def test_the_settings_are_the_best_of_the_search():
-    table = read_csv(RESULTS / "search.csv")
-    assert "test_accuracy" not in table
-    assert len(table) == len(compare.search_runs())
-    for (method, density), rows in table.groupby(["method", "density"]):
-        tried = rows.set_index("settings").validation_accuracy
-        (run, *_) = compare.runs([method], [1.0 if method == "dense" else density], [0], 1, "mnist")
-        assert tried[run.columns()["settings"]] == tried.max(), method
-
-
-def test_the_table_has_ten_methods_at_eight_densities_and_five_seeds_where_they_differ():
+def test_the_table_has_five_seeds_where_methods_differ_and_two_elsewhere():
     runs = [run for run in compare.frontier_runs() if run.data == "mnist" and run.epochs == compare.EPOCHS]
-    seeds = Counter((run.method, run.density) for run in runs)
-    whole = [name for name in METHODS if all(seeds[name, density] >= 2 for density in DENSITIES)]
-    assert len(whole) >= 10
-    close = [name for name in whole if name not in LAYERWISE]
-    assert len(close) >= 10
-    assert {seeds[name, density] for name in close for density in CLOSE} == {5}
-    assert set(METHODS) == {run.method for run in runs} > set(BESIDE)
+    seeds = Counter((run.method, run.density) for run in runs if run.shift == 0)
+    whole = [
+        name
+        for name, method in METHODS.items()
+        if method.rates and all(seeds[name, density] >= 2 for density in DENSITIES)
+    ]
+    assert len(whole) >= 14
+    assert {seeds[name, density] for name in whole for density in CLOSE} == {5}
+    assert set(METHODS) == {run.method for run in runs}
     assert len(set(runs)) == len(runs)
 
 

@@ -16,6 +16,7 @@ try:
     from prunebook.book.explore.soft import explore_tau
     from prunebook.book.explore.weights import explore_k
     from prunebook.book.onepage import OnePage
+    from prunebook.book.paired import lead
     from prunebook.book.stage import expect, is_quick, numbers, quick, setup, table, timing
     from prunebook.book.widgets import FrameSlider
 except ModuleNotFoundError as error:
@@ -41,6 +42,7 @@ __all__ = [
     "film",
     "gate_moment",
     "is_quick",
+    "lead",
     "moment",
     "numbers",
     "plots",

@@ -6,12 +6,14 @@ Chapter: book/comparison.ipynb
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from prunebook.experiments import adaptive, comparison, gumbel, latency, pruning, sweep, toy
+from prunebook.checks import require_whole
+from prunebook.experiments import adaptive, comparison, gumbel, latency, pruning, search, starts, sweep, toy
 from prunebook.experiments.protocol import Run, Table
 from prunebook.experiments.tables import is_row_of, read_rows, rewriting
 from prunebook.training.data import SOURCES, DamagedDataError, data_folder, fetch
@@ -23,8 +25,12 @@ TABLES = {
     "toy": toy.TABLE,
     "compare": comparison.COMPARE,
     "frontier": comparison.FRONTIER,
-    "search": comparison.SEARCH,
+    "search": search.TABLE,
+    "trials": starts.TRIALS,
+    "starts": starts.TABLE,
 }
+TIMES = {"seconds", "cpu_seconds", "ms", "dense_ms"}  # columns that differ each time
+WHERE = {"device", "processor", "threads", "versions"}  # if one of these differs, rounding does, too
 AGAIN = " Started again, it goes on where it stopped: at once, or after a crash."
 
 
@@ -39,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands: one for each table, and `data` and `latency`."""
+    """Return the parser of all commands: one for each table, and `data`, `check` and `latency`."""
     parser = argparse.ArgumentParser(prog="python -m prunebook", description="Tools of The Pruning Book.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser(
@@ -60,6 +66,16 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--table", type=Path, default=table.file, help="the file to fill")
         sweep.add_executor_options(command)
         command.set_defaults(run=partial(_fill, table))
+    again = commands.add_parser(
+        "check",
+        help="train some rows of a table again, and compare",
+        description="Draw rows of a stored table, train their networks again, and say what differs. On the "
+        "same processor, with as many threads and the same versions, only times may.",
+    )
+    again.add_argument("name", choices=[name for name in TABLES if name != "compare"])
+    again.add_argument("--rows", type=int, default=3, help="how many (default 3)")
+    again.add_argument("--draw", type=int, default=None, help="seed of the draw (default: another each time)")
+    again.set_defaults(run=_check)
     timed = commands.add_parser(
         "latency",
         help="measure the table of the chapter on what you gain",
@@ -94,6 +110,24 @@ def _fill(table: Table, chosen: argparse.Namespace) -> int:
     if table.show and len(found) > len(failed):
         print(table.show([row for _, row in found if not row.get("error")]))
     return int(bool(failed))
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    """Train some stored rows again; return 1 if one differs on the same machine with the same versions."""
+    table = TABLES[chosen.name]
+    runs, stored = runs_of(table, make_parser().parse_args([chosen.name])), read_rows(table.file)
+    found = [(run, row) for run in runs for row in stored if is_row_of(run, row) and not row.get("error")]
+    require_whole("rows", chosen.rows, 1, len(found))
+    worst = 0
+    for run, row in random.Random(chosen.draw).sample(found, chosen.rows):
+        new = {name: str(value) for name, value in table.measure(run).items() if not isinstance(value, list)}
+        compared = {name: (str(row.get(name)), value) for name, value in new.items() if name not in TIMES}
+        other = {name: pair for name, pair in compared.items() if pair[0] != pair[1]}
+        elsewhere = WHERE & other.keys()
+        worst = max(worst, int(bool(other) and not elsewhere))
+        print(", ".join(f"{name}={value}" for name, value in run.columns().items()))
+        print("\n".join(f"    {name}: {old}, now {now}" for name, (old, now) in other.items()) or "    equal")
+    return worst
 
 
 def _data(chosen: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ Chapter: book/comparison.ipynb
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -152,10 +153,25 @@ def size(net: nn.Sequential) -> Row:
 
 
 def scores(net: nn.Module, data: Data, *parts: str) -> Row:
-    """Return the accuracy on parts of the data ("train", "validation", "test"), the device and versions."""
+    """Return the accuracy on parts of the data ("train", "validation", "test"), the machine and versions."""
     splits = {"train": data.train, "validation": data.valid, "test": data.test}
     row: Row = {f"{part}_accuracy": round(evaluate(net, splits[part]).accuracy, 6) for part in parts}
-    return row | {"device": str(data.train.labels.device), "versions": versions()}
+    device = data.train.labels.device
+    return row | {
+        "device": str(device),
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def processor(device: torch.device) -> str:
+    """Return the model of the GPU or the CPU: the same run gives slightly different numbers on another."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", file.read_text()) if file.is_file() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def versions() -> str:

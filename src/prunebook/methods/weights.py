@@ -216,8 +216,12 @@ def _kth_smallest(parts: Sequence[Tensor], count: int) -> float:
     if flat.is_cuda:
         return float(flat.sort().values[count - 1])  # on a GPU, kthvalue is 150 times slower
     values = flat.cpu().numpy()
-    values.partition(count - 1)  # in place: the copy made by cat is all the memory it takes
-    return float(values[count - 1])
+    least = values.min()  # many are equal to it where weights are pruned already: partition is slow on ties
+    more = values[values > least]
+    if (rank := count - (len(values) - len(more))) < 1:
+        return float(least)
+    more.partition(rank - 1)
+    return float(more[rank - 1])
 
 
 def _first(ties: Tensor, count: int) -> Tensor:

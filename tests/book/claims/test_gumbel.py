@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import prunebook as pb
+from prunebook.book.paired import lead
 
 ROWS = pd.read_csv(Path(__file__).parents[3] / "book/results/gumbel.csv").query("data == 'mnist'")
 GATED = ROWS[ROWS["network"] == "784-300-100-10"].query("method != 'dense'")
@@ -22,9 +23,6 @@ def accuracies(network, method, count):
 
 
 LINEAR = accuracies("784-10", "dense", 7840)
-LINEAR_PRUNED = accuracies("784-10", "gumbel", 399)
-SMALL_DENSE = accuracies("49-7-10", "dense", 413)
-FEW_GATES = accuracies("784-300-100-10", GATES, 399)
 FEW = accuracies("784-300-100-10", EXCHANGED, 399)
 
 
@@ -39,13 +37,22 @@ def test_every_point_is_of_five_seeds():
     assert (ROWS.groupby(["network", "method", "count"])["seed"].nunique() == 5).all()
 
 
-def test_399_chosen_weights_beat_the_linear_classifier_by_more_than_two_points():
-    assert FEW.mean() > LINEAR.mean() + 2
+def over(network, method, count, ours=EXCHANGED):
+    """Return by how many points 399 weights chosen among LeNet's lead another network."""
+    few = ROWS[(ROWS["network"] == "784-300-100-10") & (ROWS["method"] == ours) & (ROWS["count"] == 399)]
+    other = ROWS[(ROWS["network"] == network) & (ROWS["method"] == method) & (ROWS["count"] == count)]
+    return lead(pd.concat([few, other.assign(method="other")]), ours, "other")
+
+
+def test_399_chosen_weights_beat_the_linear_classifier_by_three_points_or_almost_two_without_exchange():
+    with_it, without = (over("784-10", "dense", 7840, ours) for ours in (EXCHANGED, GATES))
+    assert (round(with_it.mean, 1), round(without.mean, 1)) == (3.0, 1.8)
+    assert min(with_it.low, without.low) > 1
     assert 92 < LINEAR.mean() < 93
 
 
 def test_gates_alone_beat_the_linear_classifier():
-    assert FEW_GATES.mean() > LINEAR.mean() + 0.5
+    assert over("784-10", "dense", 7840, GATES).low > 0
 
 
 def test_the_worst_seed_of_399_chosen_weights_beats_the_best_of_the_linear_classifier():
@@ -53,20 +60,31 @@ def test_the_worst_seed_of_399_chosen_weights_beats_the_best_of_the_linear_class
 
 
 def test_what_else_399_weights_could_be_is_worse_by_four_points_or_more():
-    assert max(LINEAR_PRUNED.mean(), SMALL_DENSE.mean()) < FEW.mean() - 4
+    assert over("784-10", "gumbel", 399).low > 4
+    assert over("49-7-10", "dense", 413).low > 4
 
 
 def test_no_run_keeps_more_weights_than_its_count():
     assert (ROWS["kept"] <= ROWS["count"]).all()
 
 
-def test_exchange_pays_at_399_weights_and_gains_nothing_at_1_and_2_percent():
-    means = 100 * GATED.groupby(["method", "count"])["test_accuracy"].mean()
-    gain = means[EXCHANGED] - means[GATES]
-    assert gain[399] > 0.3
-    assert gain[2662] < 0.1
-    assert abs(gain[5324]) < 0.3
-    assert means.xs(5324, level="count").min() > 98
+def exchange_leads(count):
+    return lead(GATED[GATED["count"] == count], EXCHANGED, GATES)
+
+
+def test_exchange_gains_1_2_points_at_399_weights_and_ties_above():
+    found = exchange_leads(399)
+    assert (found.mean, found.low, found.high) == pytest.approx((1.2, 0.9, 1.5), abs=0.05)
+    assert found.seeds == 5
+    assert all(exchange_leads(count).tie for count in (1331, 2662, 5324))
+
+
+def test_with_their_74_biases_399_weights_are_0_18_percent_of_all_parameters():
+    parameters = sum(p.numel() for p in pb.lenet_300_100().parameters())
+    biases = GATED[(GATED["count"] == 399) & (GATED["method"] == EXCHANGED)]["biases"].mean()
+    assert parameters == 266_610
+    assert round(biases) == 74
+    assert round(100 * (399 + biases) / parameters, 2) == 0.18
 
 
 def test_399_weights_hardly_overfit():
