@@ -68,7 +68,7 @@ def measure(run: Run) -> Row:
 def _row(run: Run, *parts: str) -> Row:
     """Return a row; two runs that begin alike do so only once, if one follows the other.
 
-    `exchange` says whether weights were exchanged; `seconds` include the beginning unless it was there already.
+    `exchange` says whether weights were exchanged; `seconds` include the beginning if this run trained it.
     """
     data, start = data_of(run.data), time.perf_counter()
     begun = run.but(settings={name: value for name, value in run.settings.items() if name != "swap"})
