@@ -204,3 +204,10 @@ def drawn(sizes, density, seed):
         * (torch.rand(shape, generator=draw) < density)
         for shape in shapes
     ]
+
+
+def same_state(one, other):
+    """Return whether two models hold the same numbers under the same names."""
+    states = one.state_dict(), other.state_dict()
+    assert states[0].keys() == states[1].keys()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())

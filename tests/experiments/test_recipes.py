@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from small import make_prototypes
+from small import make_prototypes, same_state
 from torch import nn
 
 import prunebook as pb
@@ -36,12 +36,6 @@ def _more_steps():
         patch.setattr(recipes, "BATCH_SIZE", 40)
         patch.setattr(rivals, "BATCH_SIZE", 40)
         yield
-
-
-def same(one, other):
-    states = one.state_dict(), other.state_dict()
-    assert states[0].keys() == states[1].keys()
-    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def lenet(seed=3):
@@ -92,7 +86,7 @@ def test_one_shot_over_all_layers_is_what_torch_does(data):
     ours = pb.bake(recipes.one_shot("global", RUN, data))
     theirs = rivals.torch_prune(RUN, data)
     assert count_weights(ours).kept == 13_310
-    assert same(ours, theirs)
+    assert same_state(ours, theirs)
 
 
 def test_each_layer_keeps_its_share_where_the_scope_is_the_layer(data):
@@ -104,7 +98,7 @@ def test_rewinding_after_one_epoch_goes_back_to_that_epoch(data):
     run = RUN.but(epochs=2, settings={"lr": 0.004, "rounds": 1})
     by_hand = recipes.train(lenet(), run, data, 0, 0.5)  # the one epoch that is rewound to
     pb.prune_weights(by_hand, 95, "global")
-    assert same(recipes.iterative(run, data), recipes.train(by_hand, run, data, 0.5))
+    assert same_state(recipes.iterative(run, data), recipes.train(by_hand, run, data, 0.5))
 
 
 def test_each_round_needs_an_epoch_and_leaves_the_same_share_of_what_was_left(data, monkeypatch):
@@ -125,12 +119,12 @@ def test_without_swaps_there_is_only_fine_tuning(data):
     run = RUN.but(settings=SETTINGS | {"swap": 0.0})
     by_hand = compact(recipes.shrunk_gradually(run, data, recipes.BEGUN))
     by_hand = recipes.train(by_hand, run, data, recipes.BEGUN)
-    assert same(recipes.exchanged(recipes.shrunk_gradually, run, data), by_hand)
+    assert same_state(recipes.exchanged(recipes.shrunk_gradually, run, data), by_hand)
 
 
 def test_images_are_shifted_in_training_only_where_the_run_says_so(data):
     still, moved = (recipes.dense(RUN.but(epochs=1, shift=pixels), data) for pixels in (0, 1))
-    assert not same(still, moved)
+    assert not same_state(still, moved)
 
 
 @pytest.mark.parametrize("recipe", [recipes.unit_norm, recipes.gumbel_units])
@@ -145,4 +139,4 @@ def test_units_are_removed_as_long_as_weights_are_too_many(recipe, data):
 
 def test_a_seed_repeats_its_network(data):
     make = partial(recipes.exchanged, recipes.gated, RUN.but(density=0.01))
-    assert same(make(data), make(data))
+    assert same_state(make(data), make(data))

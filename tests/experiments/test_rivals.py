@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import make_prototypes
+from small import make_prototypes, same_state
 from torch import nn
 from torch.func import functional_call, grad
 
@@ -26,12 +26,6 @@ def data():
 def _more_steps(monkeypatch):
     for module in (recipes, rivals):
         monkeypatch.setattr(module, "BATCH_SIZE", 40)
-
-
-def same(one, other):
-    states = one.state_dict(), other.state_dict()
-    assert states[0].keys() == states[1].keys()
-    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def lenet(seed=3):
@@ -69,7 +63,7 @@ def test_rigl_exchanges_within_each_layer_until_three_quarters_of_the_run(data, 
     assert [int(m.sum()) for m in before.values()] == [int(m.sum()) for m in after.values()]
     assert not torch.equal(before["1.weight"], after["1.weight"])
     still = rivals.rigl(run.but(settings=SETTINGS | {"drop": 0.0}), data)
-    assert same(still, rivals.random_mask(run, data))
+    assert same_state(still, rivals.random_mask(run, data))
 
 
 def test_snip_keeps_what_the_loss_depends_on_most(data):
