@@ -282,7 +282,7 @@ def test_lines_of_code_fit_the_column_of_a_page(name):
     assert [line for line in text_of_code(name).splitlines() if len(line) > 76] == []
 
 
-@pytest.mark.parametrize("page", [*READ, "intro", "contract"])
+@pytest.mark.parametrize("page", [*READ, "intro", "contract", "recipes"])
 def test_no_line_breaks_between_a_number_and_its_percent_sign(page):
     written = text(page) if page in READ else lines(f"{page}.md")
     assert re.findall(r".{0,20}[\w$][ \n]%(?!\w)", re.sub(CODE_OR_FORMULA, "x", written)) == []

@@ -40,14 +40,14 @@ def test_the_search_begins_with_rates_and_goes_on_from_the_best(tmp_path):
 
     first = runs("gumbel")
     assert [run.settings["lr"] for run in first] == list(METHODS["gumbel"].rates)
-    assert {run.settings["lr_gates"] for run in first} == {0.06}
+    assert {run.settings["lr_gates"] for run in first} == {METHODS["gumbel"].values[0]}
     assert not runs(EXCHANGE)
     fill([0.1, 0.4, 0.3, 0.2])
     assert [run.settings for run in runs("gumbel")[4:]] == [
-        {"lr": METHODS["gumbel"].rates[1], "lr_gates": value} for value in (0.02, 0.15)
+        {"lr": METHODS["gumbel"].rates[1], "lr_gates": value} for value in METHODS["gumbel"].values[1:]
     ]
     fill([0.1, 0.4, 0.3, 0.2, 0.3, 0.5])
-    assert {run.settings["lr_gates"] for run in runs(EXCHANGE)} == {0.15}
+    assert {run.settings["lr_gates"] for run in runs(EXCHANGE)} == {METHODS["gumbel"].values[-1]}
     assert {run.settings["swap"] for run in runs(EXCHANGE)} == {0.12}
 
 

@@ -282,6 +282,15 @@ def test_nothing_and_all_can_be_exchanged():
     assert not any((mask & old[name]).any() for name, mask in masks(model).items())
 
 
+def test_a_network_that_is_cut_is_said_to_be():
+    model = pb.prune_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), 50)
+    pb.set_masks(model, {"2.weight": torch.zeros(2, 3, dtype=torch.bool)})
+    nn.init.constant_(model[0].bias, -100)  # and no unit ever speaks
+    with pytest.warns(UserWarning, match="no pruned weight has a gradient: the network may be cut"):
+        pb.exchange(model.double(), normal(5, 4), labels(5, 2), 3)
+    assert sum(int(mask.sum()) for mask in masks(model).values()) == 6
+
+
 def test_a_bad_mask_gets_better():
     data = make_data(300)
     x, y = data.train.images.flatten(1), data.train.labels

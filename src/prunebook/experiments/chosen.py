@@ -68,14 +68,14 @@ CHOSEN: dict[str, dict[float, Mapping[str, float]]] = {
         0.05: {"lr_r": 0.01, "lr": 0.003},
     },
     "gumbel": {
-        0.0015: {"lr_gates": 0.06, "lr": 0.03},
-        0.005: {"lr_gates": 0.06, "lr": 0.003},
-        0.05: {"lr_gates": 0.15, "lr": 0.003},
+        0.0015: {"lr_gates": 0.03, "lr": 0.006},
+        0.005: {"lr_gates": 0.03, "lr": 0.012},
+        0.05: {"lr_gates": 0.06, "lr": 0.006},
     },
     "gumbel, then exchange": {
-        0.0015: {"lr_gates": 0.06, "lr": 0.01, "swap": 0.12},
-        0.005: {"lr_gates": 0.06, "lr": 0.01, "swap": 0.12},
-        0.05: {"lr_gates": 0.15, "lr": 0.003, "swap": 0.03},
+        0.0015: {"lr_gates": 0.03, "lr": 0.006, "swap": 0.12},
+        0.005: {"lr_gates": 0.03, "lr": 0.006, "swap": 0.12},
+        0.05: {"lr_gates": 0.06, "lr": 0.006, "swap": 0.12},
     },
     "gradual, then exchange": {
         0.0015: {"swap": 0.12, "lr": 0.005},

@@ -224,9 +224,17 @@ def largest(scores: Sequence[Tensor], kept: int) -> list[Tensor]:
 
 
 def _train_gates(pruning: GumbelPruning, run: Run, data: Data, share: float, until: float) -> None:
-    groups, fall = pruning.parameter_groups(), pruning.fall(share, until=0.7)
-    penalty = pruning.penalty
-    train(pruning.model, run, data, end=until, parameters=groups, schedule=fall, penalty=penalty)
+    # the rate does not fall: a gate that is still moved ends near 0 or 1, and then its mask is settled
+    train(
+        pruning.model,
+        run,
+        data,
+        end=until,
+        decay=False,
+        parameters=pruning.parameter_groups(),
+        schedule=pruning.fall(share, until=0.7),
+        penalty=pruning.penalty,
+    )
 
 
 def largest_fit(whole: Whole, cut: Callable[[Whole, int], nn.Module], most: int, run: Run) -> nn.Module:

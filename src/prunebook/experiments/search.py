@@ -50,11 +50,11 @@ class Method(NamedTuple):
 
 
 _LOW, _HIGH = (0.001, 0.0025, 0.006, 0.015), (0.002, 0.005, 0.0125, 0.03)
-_CUT, _WIDE = (0.0003, 0.001, 0.003, 0.009), (0.003, 0.01, 0.03, 0.09)
+_CUT, _GATED = (0.0003, 0.001, 0.003, 0.009), (0.0015, 0.003, 0.006, 0.012)
 _SIX_LOW = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 _SIX_HIGH = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 _BEFORE, _SWAP = ("before", (0.4, 0.2, 0.6)), ("swap", (0.12, 0.03, 0.4))
-_END, _GATES = ("end", (0.5, 0.25, 0.8)), ("lr_gates", (0.06, 0.02, 0.15))
+_END, _GATES = ("end", (0.5, 0.25, 0.8)), ("lr_gates", (0.03, 0.015, 0.06))
 _by_layer, _globally = partial(recipes.one_shot, "layer"), partial(recipes.one_shot, "global")
 BEGINNINGS = {  # what comes before the exchanges of a method
     EXCHANGE: recipes.gated,
@@ -77,8 +77,8 @@ METHODS = {
     "iterative, rewinding": Method(recipes.iterative, _LOW, "rounds", (4, 2, 7)),
     SOFT: Method(recipes.soft, _LOW, "tau", (0.1, 0.02, 0.5)),
     "adaptive": Method(recipes.adaptive, _CUT, "lr_r", (0.01, 0.003, 0.03)),
-    GATES: Method(recipes.gumbel, _WIDE, *_GATES),
-    EXCHANGE: Method(partial(recipes.exchanged, BEGINNINGS[EXCHANGE]), _WIDE, *_SWAP, after=GATES),
+    GATES: Method(recipes.gumbel, _GATED, *_GATES),
+    EXCHANGE: Method(partial(recipes.exchanged, BEGINNINGS[EXCHANGE]), _GATED, *_SWAP, after=GATES),
     FROM_RULE: Method(partial(recipes.exchanged, BEGINNINGS[FROM_RULE]), _HIGH, *_SWAP),
     FROM_SOFT: Method(partial(recipes.exchanged, BEGINNINGS[FROM_SOFT]), _HIGH, *_SWAP, after=SOFT),
     "random, then exchange": Method(

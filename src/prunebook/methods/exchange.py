@@ -6,6 +6,7 @@ of single images: g is their mean, and F the mean of their squares.
 Chapter: book/gumbel.ipynb
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -48,6 +49,9 @@ def exchange(
     pruned. g^2 / (2 F'), with F' = F + damping, estimates how much the loss falls if a pruned weight comes
     back at w = -g / F'; those where it is largest do. Both estimates are second order: fine-tune afterwards.
 
+    Warns if no image gives any weight that comes back a gradient, as in a network that is cut: all start at
+    0.
+
     Args:
         model: All its layers must have constant masks: harden it first. It is evaluated in eval mode.
         images: (n, ...) training images, on which the gradients are taken.
@@ -86,6 +90,9 @@ def exchange(
     set_masks(model, dict(zip(names, after, strict=True)))  # refuses masks that are not constant
     for weight, found, back in zip(weights, moments, new, strict=True):
         weight.copy_(torch.where(back, -found.mean / (found.square + damping), weight))
+    found_any = any((back & (found.square > 0)).any() for found, back in zip(moments, new, strict=True))
+    if count + more and not found_any:
+        warnings.warn("no pruned weight has a gradient: the network may be cut", stacklevel=2)
     return model
 
 
