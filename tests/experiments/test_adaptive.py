@@ -92,6 +92,13 @@ def test_a_target_takes_the_place_of_the_square(data):
     assert ar.train(run.but(target=0.0), data).rows[-1]["r"] > 0.85
 
 
+@pytest.mark.usefixtures("data")
+def test_the_rule_prunes_exactly_the_target():
+    row = ar.measure(RUN.but(method="gradual", r=0.0, lam=0.0, target=0.75))
+    assert row["kept"] == (784 * 20 + 400 + 200) / 4
+    assert row["test_accuracy"] > 0.5
+
+
 def test_an_experiment_can_be_chosen():
     dense, *learned = ar.runs(["thesis"], [3])
     assert {(run.experiment, run.seed) for run in (dense, *learned)} == {("thesis", 3)}

@@ -2,7 +2,7 @@
 
 `python -m prunebook adaptive` writes it. Its four experiments are "thesis", the four settings of Pereira's
 thesis and a dense network; "control", which asks what the gradient of r does; "start", which starts from
-other values of r; and "best", our best setting and a dense network.
+other values of r; and "best": our best setting, gradual pruning to the same share, and a dense network.
 
 Chapter: book/adaptive.ipynb
 """
@@ -22,6 +22,7 @@ from prunebook.experiments import protocol
 from prunebook.experiments.protocol import RESULTS, Row, Run, Table, data_of, new, scores, size
 from prunebook.masking import harden
 from prunebook.methods.adaptive import AdaptivePruning, LearnedThreshold
+from prunebook.methods.schedules import prune_gradually
 from prunebook.methods.soft import thresholds
 from prunebook.training.data import Data
 from prunebook.training.models import mlp
@@ -35,7 +36,8 @@ SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 # "dense", "adaptive", or "adaptive" with the gradient of r replaced. "flipped": dt/dr has the wrong sign.
 # "zero": dt/dr = 0, so that only the penalty moves r. "replayed": r follows, step by step, the path that the
 # adaptive run learned. "fixed": r has the last value of that path from the start.
-METHODS = ("dense", "adaptive", *SLOPES, "replayed", "fixed")
+# "gradual": pruned by the cubic curve to `target`, the rule that the others must beat.
+METHODS = ("dense", "gradual", "adaptive", *SLOPES, "replayed", "fixed")
 RUN = Run(
     experiment="control",
     method="adaptive",
@@ -58,11 +60,15 @@ EXPERIMENTS = {
         _THESIS.but(method="dense", r=0.0, lam=0.0),
         *(_THESIS.but(r=r, lam=lam) for lam in (0.0, 10.0) for r in (0.5, 0.95)),
     ],
-    "control": [RUN.but(method=method) for method in METHODS if method != "dense"],
+    "control": [RUN.but(method=method) for method in METHODS[2:]],
     "start": [
         RUN.but(experiment="start", r=r, lam=lam) for lam in (0.0, 10.0) for r in (0.1, 0.3, 0.5, 0.7, 0.9)
     ],
-    "best": [_BEST.but(method="dense", r=0.0, lam=0.0), _BEST.but(lam=8.0, target=0.981)],
+    "best": [
+        _BEST.but(method="dense", r=0.0, lam=0.0),
+        _BEST.but(method="gradual", r=0.0, lam=0.0, target=0.981),
+        _BEST.but(lam=8.0, target=0.981),
+    ],
 }
 
 
@@ -95,6 +101,9 @@ def train(run: Run, data: Data, path: Sequence[float] = ()) -> Trained:
     }
     if run.method == "dense":
         return Trained(net, protocol.train(net, data, **options), [])
+    if run.method == "gradual":
+        schedule = prune_gradually(net, 100 * run.target, scope="global")
+        return Trained(net, protocol.train(net, data, schedule=schedule, **options), [])
     density = 1 - run.target if run.target else None
     pruning = AdaptivePruning(
         net, run.r, lam=run.lam, target_density=density, lr_r=run.lr_r, lr_tau=run.lr_tau
