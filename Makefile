@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-lo
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lab notebooks serve lint bench colab links address release clean
+.PHONY: help book test check lab notebooks handout serve lint bench colab links address release clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ lab: $(READY) ## open the book in JupyterLab, with live sliders
 
 notebooks: $(READY) ## run every chapter again and store its outputs; only some: NAMES="dense"
 	@$(BIN)/python book/tools/notebooks.py --jobs $(JOBS) $(NAMES)
+
+handout: $(READY) ## write the chapters without their solutions into _build/handout
+	@$(BIN)/python book/tools/handout.py
 
 serve: book ## build the book and serve it on http://localhost:8000
 	@$(PYTHON) -m http.server --bind localhost --directory _build/html 8000
