@@ -178,7 +178,8 @@ class Text(HTMLParser):
 def test_links_between_chapters_lead_to_files_and_headings_that_are_there(page):
     written = text(page) if page in READ else lines("intro.md")
     for file, anchor in re.findall(r"\]\(([\w-]*(?:\.ipynb|\.md)?)(?:#([^)]*))?\)", written):
-        target = ROOT / "book" / (file or f"{page}.md")
+        own = f"{page}.ipynb" if page in READ else f"{page}.md"
+        target = ROOT / "book" / (file or own)
         assert target.is_file(), file
         if anchor:
             there = text(target.stem) if target.suffix == ".ipynb" else target.read_text()
