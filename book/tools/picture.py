@@ -12,9 +12,9 @@ from prunebook.book import plots
 from prunebook.experiments.comparison import CLOSE, DENSITIES, EPOCHS, MAIN
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [ROOT / "book/results" / f"{name}.csv" for name in ("earlier", "gumbel", "published")]
+TABLES = [ROOT / "book/results" / f"{name}.csv" for name in ("comparison", "gumbel", "published")]
 PICTURE, README = ROOT / "book/_static/frontier.svg", ROOT / "README.md"
-ROWS = (*MAIN, "SNIP", "unit norm", "gumbel units")
+ROWS = (*MAIN, "iterative, rewinding", "RigL", "SNIP", "unit norm", "gumbel units")
 
 
 def digest() -> str:
@@ -40,7 +40,7 @@ def draw() -> None:
 
 def table() -> str:
     """Return the table of the README: mean test accuracy in percent, by method and density."""
-    rows, densities = compared(), (0.1, 0.05, *CLOSE)
+    rows, densities = compared(), (0.05, *CLOSE)
     means = 100 * rows.pivot_table("test_accuracy", "method", "density")
     head = [f"| weights kept | {' | '.join(f'{100 * density:g} %' for density in densities)} |"]
     shown = means.loc[list(ROWS), list(densities)].map(lambda value: "-" if isna(value) else f"{value:.1f}")

@@ -24,10 +24,10 @@ STORED = {  # of each command that fills a table of the book: its runs, and how 
     "adaptive": (115, 86),
     "gumbel": (60, 60),
     "toy": (20, 20),
-    "frontier": (777, 0),
+    "frontier": (777, 480),
     "search": (306, 306),
-    "trials": (36, 36),
-    "starts": (30, 30),
+    "trials": (90, 60),
+    "starts": (45, 45),
 }
 SHORT = {
     "steps": 20,

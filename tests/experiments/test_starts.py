@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -26,34 +27,40 @@ def data(monkeypatch):
     starts._begin.cache_clear()
 
 
-def test_each_beginning_is_trained_with_exchange_and_without_from_five_seeds():
-    cells = Counter((run.method, run.settings["swap"] > 0) for run in starts.runs())
+def test_each_beginning_is_trained_with_each_thing_that_may_follow_from_five_seeds():
+    runs = starts.runs(table=TRIALS)
+    cells = Counter((run.epochs, run.method, run.settings["swap"]) for run in runs)
     assert set(cells.values()) == {5}
-    assert len(cells) == 3 * 2
+    assert {cell[1:] for cell in cells if cell[0] == 60} == {
+        (method, swap) for method in starts.TRIED[60] for swap in starts.AFTER.values()
+    }
 
 
 def test_six_settings_are_tried_for_each_by_a_seed_that_is_in_no_other_table():
     trials = starts.trials()
-    assert set(Counter((run.method, run.settings["swap"]) for run in trials).values()) == {6}
+    cells = Counter((run.epochs, run.method, run.settings["swap"]) for run in trials)
+    assert set(cells.values()) == {starts.TRIALS_EACH}
+    assert len(cells) == 3 * 3 + 3 * 2
     assert {run.seed for run in trials} == {SEARCH_SEED}
-    assert not {run.seed for run in starts.runs()} & {SEARCH_SEED}
-    for one, other in zip(trials[::2], trials[1::2], strict=True):  # in this order the beginning is shared
-        assert {**one.settings, "swap": 0.0} == other.settings
-        assert one.but(settings={}) == other.but(settings={})
+    assert not {run.seed for run in starts.runs(table=TRIALS)} & {SEARCH_SEED}
+    for one, other in itertools.pairwise(trials):  # in this order a beginning is trained once
+        same = {**one.settings, "swap": 0} == {**other.settings, "swap": 0} and one.epochs == other.epochs
+        assert same or other.settings["swap"] == starts.AFTER["exchange"]
 
 
 def test_the_settings_are_the_best_of_the_trials():
     table = read_csv(TRIALS)
     assert "test_accuracy" not in table
-    for (method, exchange), tried in table.groupby(["method", "exchange"]):
-        assert len(tried) == 6
+    for run in starts.runs([0], TRIALS):
+        rows = table.query("epochs == @run.epochs and method == @run.method")
+        tried = rows[rows["settings"].str.endswith(f"swap={run.settings['swap']}")]
+        assert len(tried) == starts.TRIALS_EACH
         best = tried.set_index("settings")["validation_accuracy"]
-        (run,) = {run.columns()["settings"] for run in starts.runs([0]) if matches(run, method, exchange)}
-        assert best[run] == best.max(), method
+        assert best[run.columns()["settings"]] == best.max()
 
 
-def matches(run, method, exchange):
-    return run.method == method and (run.settings["swap"] > 0) == exchange
+def test_without_all_trials_there_are_no_runs(tmp_path):
+    assert starts.runs(table=tmp_path / "none.csv") == []
 
 
 def test_two_runs_that_begin_alike_do_so_once_and_are_what_the_recipe_trains(data):
@@ -75,4 +82,4 @@ def test_trials_never_see_the_test_split(data, monkeypatch):
 
 
 def test_no_run_of_the_comparison_is_one_of_these():
-    assert not set(comparison.frontier_runs()) & set(starts.runs())
+    assert not set(comparison.frontier_runs()) & set(starts.runs(table=TRIALS))

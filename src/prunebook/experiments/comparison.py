@@ -48,11 +48,11 @@ DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.0015)
 CLOSE = (0.02, 0.01, 0.005, 0.0015)  # where methods differ, and so get more seeds
 FASHION_DENSITIES = (0.05, 0.01, 0.0015)
 LINEAR = 7840 / WEIGHTS  # density at which the linear classifier keeps all its weights
-MAIN = (RULE, "iterative, rewinding", SOFT, "adaptive", GATES, EXCHANGE, "small dense")  # in the figure
+MAIN = (RULE, FROM_RULE, SOFT, "adaptive", GATES, EXCHANGE, "small dense")  # in the figure
 TIMED = (RULE, FROM_RULE, GATES, EXCHANGE, SOFT, FROM_SOFT)
 ON_FASHION = ("dense", "small dense", "RigL", *TIMED)
 LONG = 60
-IN_BUDGET = 330 / WEIGHTS  # with the biases, no more than 400 of 266,610 parameters: 0.15 %
+IN_BUDGET = 315 / WEIGHTS  # with the biases, no more than 400 of 266,610 parameters: 0.15 %
 
 
 def runs(

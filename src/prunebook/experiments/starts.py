@@ -1,7 +1,8 @@
 """The tables that ask what does the work at 0.15 %: the method that begins, or the exchange that follows.
 
-Three beginnings of 24 epochs are each followed by fine-tuning with exchanges, and by fine-tuning without.
-`python -m prunebook trials` tries six settings for each of the six, and `starts` trains them from five seeds.
+Three beginnings, by gates, by the rule or by soft masks, are each followed by fine-tuning: with exchanges, or
+without. `python -m prunebook trials` tries six settings for each, and `starts` trains the best from five
+seeds.
 
 Chapter: book/comparison.ipynb
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
 
 from torch import nn
 
@@ -18,41 +21,52 @@ from prunebook.experiments import recipes
 from prunebook.experiments.gumbel import EXCHANGE
 from prunebook.experiments.protocol import RESULTS, Row, Run, Table, data_of, scores
 from prunebook.experiments.search import BEGINNINGS, FROM_RULE, FROM_SOFT, RUN, SEARCH_SEED, Settings
+from prunebook.experiments.tables import is_row_of, read_rows
 from prunebook.tools.costs import count_weights
 
-SWAPS = (0.24, 0.0)  # share of the weights exchanged after the first epoch of fine-tuning; none
-FIRST = RUN.but(density=0.0015, epochs=60)
-BEGUN = 24 / FIRST.epochs
-TRIED: dict[str, list[Settings]] = {
-    EXCHANGE: [{"lr": lr, "lr_gates": gates} for lr in (0.003, 0.01) for gates in (0.01, 0.02, 0.06)],
-    FROM_RULE: [{"lr": lr} for lr in (0.001, 0.002, 0.004, 0.006, 0.01, 0.015)],
-    FROM_SOFT: [{"lr": lr, "tau": tau} for lr in (0.001, 0.003, 0.006) for tau in (0.1, 0.5)],
+FIRST = RUN.but(density=0.0015)
+# Share of the weights exchanged after the first epoch of fine-tuning. A share too small for one weight fills
+# up the weights that the beginning left on no path, and exchanges none.
+AFTER = {"exchange": 0.24, "filled up": 0.001, "nothing": 0.0}
+TRIED: dict[int, dict[str, list[Settings]]] = {  # by epochs and beginning
+    60: {
+        EXCHANGE: [{"lr": lr, "lr_gates": gates} for lr in (0.003, 0.006) for gates in (0.01, 0.02, 0.04)],
+        FROM_RULE: [{"lr": lr} for lr in (0.001, 0.002, 0.004, 0.006, 0.01, 0.015)],
+        FROM_SOFT: [{"lr": lr, "tau": tau} for lr in (0.001, 0.003, 0.006) for tau in (0.1, 0.5)],
+    },
+    240: {
+        EXCHANGE: [{"lr": lr, "lr_gates": 5 * lr} for lr in (0.002, 0.004, 0.006)],
+        FROM_RULE: [{"lr": lr} for lr in (0.002, 0.004, 0.006)],
+        FROM_SOFT: [{"lr": lr, "tau": 0.5} for lr in (0.002, 0.004, 0.006)],
+    },
 }
-BEST: dict[str, tuple[Settings, Settings]] = {  # with exchanges, and without, on the validation split
-    EXCHANGE: ({"lr": 0.003, "lr_gates": 0.01}, {"lr": 0.01, "lr_gates": 0.02}),
-    FROM_RULE: ({"lr": 0.004}, {"lr": 0.004}),
-    FROM_SOFT: ({"lr": 0.006, "tau": 0.5}, {"lr": 0.001, "tau": 0.5}),
-}
+TRIALS_EACH = 6
+BEGUN = {60: (24 / 60,), 240: (40 / 240, 96 / 240)}  # shares of the epochs before fine-tuning that are tried
 
 
 def trials() -> list[Run]:
-    """Return the runs that the settings are chosen by, six for each beginning, with exchanges and without."""
+    """Return the runs that settings are chosen by, six for each beginning and what follows it."""
     return [
-        FIRST.but(method=method, seed=SEARCH_SEED, settings={**settings, "begin": BEGUN, "swap": swap})
-        for method, tried in TRIED.items()
-        for settings in tried
-        for swap in SWAPS
+        FIRST.but(epochs=epochs, method=method, seed=SEARCH_SEED, settings=settings)
+        for epochs, methods in TRIED.items()
+        for method, tried in methods.items()
+        for before in tried
+        for begin in BEGUN[epochs]
+        for settings in _each({**before, "begin": begin}, epochs)
     ]
 
 
-def runs(seeds: Iterable[int] = range(5)) -> list[Run]:
-    """Return the runs of each seed: each beginning with exchanges, and without."""
-    return [
-        FIRST.but(method=method, seed=seed, settings={**settings, "begin": BEGUN, "swap": swap})
-        for seed in seeds
-        for method, best in BEST.items()
-        for settings, swap in zip(best, SWAPS, strict=True)
-    ]
+def runs(seeds: Iterable[int] = range(5), table: Path = RESULTS / "trials.csv") -> list[Run]:
+    """Return the runs of each seed, with the settings that did best on the validation split.
+
+    Only those whose six trials all have rows in the table are there.
+    """
+    rows, cells = read_rows(table), dict[tuple[object, ...], list[tuple[float, Run]]]()
+    for run in trials():
+        found = [float(str(row["validation_accuracy"])) for row in rows if is_row_of(run, row)]
+        cells.setdefault((run.epochs, run.method, run.settings["swap"]), []).extend((f, run) for f in found)
+    best = [max(cell, key=itemgetter(0))[1] for cell in cells.values() if len(cell) == TRIALS_EACH]
+    return [run.but(seed=seed) for seed in seeds for run in best]
 
 
 def validate(run: Run) -> Row:
@@ -65,17 +79,22 @@ def measure(run: Run) -> Row:
     return _row(run, "train", "validation", "test")
 
 
-def _row(run: Run, *parts: str) -> Row:
-    """Return a row; two runs that begin alike do so only once, if one follows the other.
+def _each(settings: Settings, epochs: int) -> list[Settings]:
+    """Return settings with each of the things that may follow; with 240 epochs nothing is only filled up."""
+    return [{**settings, "swap": swap} for name, swap in AFTER.items() if epochs == 60 or name != "filled up"]
 
-    `exchange` says whether weights were exchanged; `seconds` include the beginning if this run trained it.
+
+def _row(run: Run, *parts: str) -> Row:
+    """Return a row; runs that begin alike do so only once, if one follows the other.
+
+    `after` is what followed the beginning; `seconds` include the beginning if this run trained it.
     """
     data, start = data_of(run.data), time.perf_counter()
     begun = run.but(settings={name: value for name, value in run.settings.items() if name != "swap"})
     net = recipes.exchanged(lambda *_: _begin(begun), run, data)
     counts = count_weights(net)
     return {
-        "exchange": run.settings["swap"] > 0,
+        "after": next(name for name, swap in AFTER.items() if swap == run.settings["swap"]),
         "kept": counts.kept,
         "effective": counts.effective,
         "biases": counts.biases,
@@ -101,7 +120,7 @@ TABLE = Table(
     RESULTS / "starts.csv",
     "fill the table of beginnings, with exchange and without",
     "Train LeNet-300-100 on MNIST down to 0.15 % of its weights, from three beginnings, with exchanges and "
-    "without, and write a row for each.",
+    "without, for 60 and 240 epochs, and write a row for each.",
     runs,
     measure,
     range(5),
