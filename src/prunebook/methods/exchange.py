@@ -90,8 +90,7 @@ def exchange(
     set_masks(model, dict(zip(names, after, strict=True)))  # refuses masks that are not constant
     for weight, found, back in zip(weights, moments, new, strict=True):
         weight.copy_(torch.where(back, -found.mean / (found.square + damping), weight))
-    found_any = any((back & (found.square > 0)).any() for found, back in zip(moments, new, strict=True))
-    if count + more and not found_any:
+    if count + more and not any((back & (g.square > 0)).any() for g, back in zip(moments, new, strict=True)):
         warnings.warn("no pruned weight has a gradient: the network may be cut", stacklevel=2)
     return model
 

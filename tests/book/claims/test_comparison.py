@@ -58,8 +58,32 @@ def test_the_dense_network_has_98_4_percent_and_what_the_rule_and_gates_cost():
     assert costs.round(1).values.tolist() == COSTS
 
 
-def test_down_to_10_percent_two_seeds_show_no_pruned_network_ahead_of_a_small_dense_one():
-    assert not any(over(name, SMALL, 0.1).low > 0 for name in MAIN if name != SMALL)
+def test_at_10_and_5_percent_two_seeds_show_no_pruned_network_ahead_of_a_small_dense_one():
+    for density in (0.1, 0.05):
+        assert not any(over(name, SMALL, density).low > 0 for name in MAIN if name != SMALL)
+
+
+def test_soft_masks_and_the_rule_with_exchange_tie_with_gates():
+    assert all(over(GATES, FROM_SOFT, density).tie for density in (0.01, 0.005, 0.0015))
+    assert over(GATES, FROM_RULE, 0.0015).tie
+
+
+def test_snip_fails_at_0_15_percent():
+    assert TEST.loc["SNIP", 0.0015] < 20
+
+
+def test_with_60_epochs_gates_with_exchange_gain_more_than_a_point_and_the_rule_does_no_better():
+    long = read_csv(ROOT / "book/results/starts.csv").query("epochs == 60")
+    means = 100 * long.groupby(["method", "after"])["test_accuracy"].mean()
+    assert means[EXCHANGE, "exchange"] - TEST.loc[EXCHANGE, 0.0015] > 1
+    assert means[FROM_RULE, "nothing"] < TEST.loc[RULE, 0.0015]
+
+
+def test_of_soft_masks_rewinding_and_rigl_the_best_second_setting_was_the_last_of_those_tried():
+    best = SEARCH.loc[SEARCH.groupby(["method", "density"])["validation_accuracy"].idxmax()]
+    at = best.query("density == 0.0015").set_index("method")["settings"]
+    for name, last in ((SOFT, "tau=0.5"), ("iterative, rewinding", "rounds=7"), ("RigL", "drop=0.5")):
+        assert last in at[name]
 
 
 def test_at_2_percent_no_method_leads_the_rule_and_gates_tie_with_it():
