@@ -32,7 +32,6 @@ from prunebook.training.models import RandomShift, lenet_300_100
 
 NETWORK, WEIGHTS, FIRST = "784-300-100-10", 266_200, 300
 BATCH_SIZE = 256
-SNIP_IMAGES = 2560  # ten batches
 GATED, BEGUN = 0.6, 0.4  # share of a run that trains with gates; share before exchanges begin
 Whole = TypeVar("Whole", nn.Module, GumbelPruning)
 
